@@ -1,0 +1,1 @@
+"""What the YAML may say: layers, expansion, origins, models."""

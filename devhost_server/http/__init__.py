@@ -1,0 +1,1 @@
+"""The wire: client and server connections, heads, bodies, tunnels, replies."""

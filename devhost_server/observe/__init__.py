@@ -1,0 +1,1 @@
+"""What can be seen: scoreboard, metrics, logs."""

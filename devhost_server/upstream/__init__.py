@@ -1,0 +1,1 @@
+"""Upstreams: targets, connection pool, balancing, retries."""
