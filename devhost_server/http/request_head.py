@@ -1,0 +1,393 @@
+"""The head of a request: from bytes to what the gateway decides on and what it passes on.
+
+Reject rather than repair: what two readers could read differently (RFC 9112 §11.2) is refused here, before anything
+reaches an upstream. What passes is forwarded as the bytes that came: order, case and duplicates kept.
+"""
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from devhost_server.failures import (
+    BAD_CODING,
+    BAD_EXPECTATION,
+    BAD_REQUEST,
+    BAD_VERSION,
+    METHOD_REFUSED,
+    Fault,
+)
+from devhost_server.http.fields import (
+    CRLF,
+    HOP_BY_HOP,
+    TOKEN,
+    Names,
+    join_block,
+    parse_length,
+    split_block,
+    tokens,
+    without,
+)
+
+# A request line holds neither tabs nor controls. RFC 9112 §3.2 allows no bytes over 0x7f either, but address bars and
+# curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.
+_LINE_BYTES: Final = bytes(byte for byte in range(256) if byte >= 0x20 and byte not in (0x23, 0x7F))
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+_BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
+_BAD_TARGET: Final = BAD_REQUEST("The request target is not a path, an http URL without a user, or * for OPTIONS.")
+_BAD_BYTES: Final = BAD_REQUEST("A header holds a control character, or a CR or LF that stands alone.")
+_NO_COLON: Final = BAD_REQUEST("A header line has no colon.")
+_BAD_NAME: Final = BAD_REQUEST("A header name is not a token directly before its colon.")
+_TWO_HOSTS: Final = BAD_REQUEST("There are two Host headers.")
+_BAD_LENGTH: Final = BAD_REQUEST("Content-Length is not one whole number, given once.")
+_BAD_FRAMING: Final = BAD_REQUEST("Both Content-Length and Transfer-Encoding are given.")
+_BAD_CHUNKED: Final = BAD_REQUEST("Transfer-Encoding is not `chunked`, given once.")
+_BAD_KEY: Final = BAD_REQUEST("Sec-WebSocket-Key is not 16 bytes in base64, sent with GET.")
+
+
+@dataclass(slots=True, eq=False)
+class RequestFields:
+    """What the field section of a request says; read-only once built, several requests may share it.
+
+    `forward` is the block that is passed on; `head_room` and `tail_room` are its parts before and behind the Host
+    line, for when the upstream is given another Host.
+    """
+
+    lines: list[bytes]
+    kept: list[bytes] = field(default_factory=list)
+    nominated: list[bytes] = field(default_factory=list)
+    forward: bytes = b""
+    head_room: bytes = b""
+    tail_room: bytes = b""
+    host: bytes | None = None
+    host_at: int = 0
+    length: int | None = None
+    chunked: bool = False
+    close: bool = False
+    keep_alive: bool = False
+    upgrade: bytes | None = None
+    websocket_key: bytes | None = None
+    expect_continue: bool = False
+    trailers_welcome: bool = False
+    forwarded_for: bytes | None = None
+    forwarded_proto: bytes | None = None
+    forwarded_host: bytes | None = None
+    forwarded_port: bytes | None = None
+    request_id: bytes | None = None
+    via: bytes | None = None
+    user_agent: bytes = b""
+    referer: bytes = b""
+    traceparent: bytes = b""
+
+    def get(self, name: bytes) -> bytes | None:
+        """Give the value of the first field called `name` (lower-case), or None."""
+        for line in self.lines:
+            spelling, _, value = line.partition(b":")
+            if spelling.lower() == name:
+                return value.strip(b" \t")
+        return None
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether the upgrade asked for is (also) to WebSocket."""
+        return self.upgrade is not None and b"websocket" in tokens(self.upgrade)
+
+
+def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
+    """Give (method, target, whether it is HTTP/1.0) of a request line, or why it is refused (RFC 9112 §3)."""
+    parts = line.split(b" ")
+    if len(parts) != 3 or line.translate(None, _LINE_BYTES):
+        return _BAD_LINE
+    method, target, version = parts
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":  # noqa: PLR1714 -- quicker than a tuple, once a request
+        known_form = _VERSION.fullmatch(version) is not None
+        return BAD_VERSION("This port speaks HTTP/1.1 and HTTP/1.0.") if known_form else _BAD_LINE
+    if method not in _COMMON_METHODS:
+        refused = _judge_method(method)
+        if refused is not None:
+            return refused
+    if target[:1] != b"/" and not _is_other_form(method, target):
+        return _BAD_TARGET
+    return method, target, version == b"HTTP/1.0"
+
+
+def _judge_method(method: bytes) -> Fault | None:
+    if TOKEN.fullmatch(method) is None:
+        return _BAD_LINE
+    if method in (b"CONNECT", b"TRACE"):
+        # RFC 9110 §9.3.6: a tunnel is not a reverse proxy's to open; §9.3.8: TRACE would show what the gateway adds.
+        sentence = f"{method.decode()} is not offered by this gateway."
+        return Fault(METHOD_REFUSED, sentence, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    return None
+
+
+def _is_other_form(method: bytes, target: bytes) -> bool:
+    """Whether a target that is no path is allowed: absolute form without a user, or the asterisk of OPTIONS."""
+    if target == b"*":
+        return method == b"OPTIONS"
+    absolute = _ABSOLUTE.fullmatch(target)
+    return absolute is not None and b"@" not in absolute[1]
+
+
+def split_absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Split a checked absolute-form target into (authority, origin-form target).
+
+    RFC 9112 §3.2.2; without a path it becomes ``/``, or ``*`` for OPTIONS (§3.2.4). A query keeps its place.
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise ValueError(target)
+    authority, rest = absolute.groups()
+    if not rest and method == b"OPTIONS":
+        return authority, b"*"
+    return authority, rest if rest[:1] == b"/" else b"/" + rest
+
+
+# How one field is taken in: (fields so far, value without outer blanks, whether the peer is trusted) -> True if its
+# line is passed on, False if it is not, or why the request is refused.
+_Take = Callable[[RequestFields, bytes, bool], "bool | Fault"]
+
+
+def _host(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    if fields.host is not None:
+        return _TWO_HOSTS
+    fields.host = value
+    fields.host_at = len(fields.kept)
+    return True
+
+
+def _content_length(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    length = parse_length(value)
+    if length is None or fields.length is not None:
+        return _BAD_LENGTH
+    fields.length = length
+    return True
+
+
+def _transfer_encoding(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    codings = tokens(value)
+    if not fields.chunked and value.lower() == b"chunked":
+        fields.chunked = True
+        return False
+    if not fields.chunked and len(codings) > 1 and codings[-1] == b"chunked" and codings.count(b"chunked") == 1:
+        # RFC 9112 §6.1: not understood is 501; taking the coding's name off and keeping its bytes would corrupt.
+        return BAD_CODING("The only transfer coding understood is chunked.")
+    return _BAD_CHUNKED
+
+
+def _connection(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.nominated += tokens(value)
+    return False
+
+
+def _upgrade(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.upgrade = value if fields.upgrade is None else fields.upgrade + b", " + value
+    return False
+
+
+def _expect(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    if value.lower() != b"100-continue":
+        return BAD_EXPECTATION("The only expectation there is, is 100-continue (RFC 9110 §10.1.1).")
+    fields.expect_continue = True
+    return False
+
+
+def _te(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.trailers_welcome |= b"trailers" in tokens(value)
+    return False
+
+
+def _websocket_key(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.websocket_key = value if fields.websocket_key is None else b""
+    return True
+
+
+def _via(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.via = value if fields.via is None else fields.via + b", " + value
+    return True
+
+
+def _request_id(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
+    if trusted and _REQUEST_ID.fullmatch(value):
+        fields.request_id = value
+    return False
+
+
+def _user_agent(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.user_agent = value
+    return True
+
+
+def _referer(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.referer = value
+    return True
+
+
+def _traceparent(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.traceparent = value
+    return True
+
+
+def _forwarded_for(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
+    if trusted:
+        fields.forwarded_for = value if fields.forwarded_for is None else fields.forwarded_for + b", " + value
+    return False
+
+
+def _forwarded_proto(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
+    fields.forwarded_proto = value if trusted else None
+    return False
+
+
+def _forwarded_host(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
+    fields.forwarded_host = value if trusted else None
+    return False
+
+
+def _forwarded_port(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
+    fields.forwarded_port = value if trusted else None
+    return False
+
+
+def _if_trusted(_: RequestFields, _value: bytes, trusted: bool) -> bool | Fault:
+    return trusted
+
+
+def _drop(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
+    return False
+
+
+def _malformed(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
+    return _BAD_NAME
+
+
+_TAKES: Final[dict[bytes, _Take | None]] = {
+    **dict.fromkeys(HOP_BY_HOP, _drop),
+    b"host": _host,
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"connection": _connection,
+    b"upgrade": _upgrade,
+    b"expect": _expect,
+    b"te": _te,
+    b"trailer": None,
+    b"sec-websocket-key": _websocket_key,
+    b"via": _via,
+    b"x-request-id": _request_id,
+    b"user-agent": _user_agent,
+    b"referer": _referer,
+    b"traceparent": _traceparent,
+    b"x-forwarded-for": _forwarded_for,
+    b"x-forwarded-proto": _forwarded_proto,
+    b"x-forwarded-host": _forwarded_host,
+    b"x-forwarded-port": _forwarded_port,
+    b"x-real-ip": _if_trusted,
+    b"forwarded": _if_trusted,
+}
+
+
+def _take_unlisted(name: bytes) -> _Take | None:
+    """Give the treatment of a name that is not in the table: the gateway's own namespace and aliases of the table."""
+    if name.startswith(b"x-forwarded-"):
+        return _if_trusted
+    # CGI-like upstreams cannot tell X_Forwarded_For from the field that the gateway vouches for: aliases are dropped.
+    alias = name.replace(b"_", b"-")
+    if alias != name and (alias in _TAKES or alias.startswith(b"x-forwarded-")):
+        return _drop
+    return None
+
+
+_NAMES: Final[Names[_Take]] = Names(_TAKES, _malformed, _take_unlisted)
+
+
+def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> RequestFields | Fault:
+    """Analyse the field section of a request.
+
+    `trusted` says whether the peer's forwarded fields and request id are believed and passed on. Otherwise they are
+    dropped however they are spelt, so that nothing behind the gateway can be told a false address.
+    """
+    lines = split_block(block)
+    if lines is None:
+        return _BAD_BYTES
+    fields = RequestFields(lines)
+    kept, seen = fields.kept, _NAMES.seen
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        take = seen[name] if name in seen else _NAMES.learn(name)
+        if not colon:
+            return _NO_COLON
+        if take is None:
+            kept.append(line)
+            continue
+        verdict = take(fields, value.strip(b" \t"), trusted)
+        if verdict is True:
+            kept.append(line)
+        elif verdict is not False:
+            return verdict
+    return _complete(fields, method)
+
+
+def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
+    """Decide what only the whole section can tell, and lay out what is passed on."""
+    if fields.chunked and fields.length is not None:
+        return _BAD_FRAMING
+    if fields.nominated:
+        _apply_connection(fields)
+    elif fields.upgrade is not None:
+        fields.upgrade = None  # RFC 9110 §7.8: Upgrade counts only if Connection names it
+    if fields.upgrade is not None:
+        protocols = tokens(fields.upgrade)
+        if b"websocket" in protocols and (method != b"GET" or not _is_websocket_key(fields.websocket_key)):
+            return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
+        if not set(protocols) - {b"h2c", b"h2"}:
+            fields.upgrade = None  # RFC 9110 §7.8: an upgrade may be ignored; the request is served as it stands
+    at = fields.host_at
+    behind = at if fields.host is None else at + 1
+    fields.head_room = join_block(fields.kept[:at])
+    fields.tail_room = join_block(fields.kept[behind:])
+    fields.forward = join_block(fields.kept)
+    return fields
+
+
+def _apply_connection(fields: RequestFields) -> None:
+    """Act on the Connection options: persistence, and the fields that were meant for this hop only."""
+    options = frozenset(fields.nominated)
+    fields.close = b"close" in options
+    fields.keep_alive = b"keep-alive" in options
+    if b"upgrade" not in options:
+        fields.upgrade = None
+    doomed = _NAMES.nominated(options)
+    if doomed:
+        before = len(without(fields.kept[: fields.host_at], doomed))
+        fields.kept = without(fields.kept, doomed)
+        fields.host_at = before
+
+
+def _is_websocket_key(key: bytes | None) -> bool:
+    try:
+        return key is not None and len(key) == 24 and len(b64decode(key, validate=True)) == 16
+    except Base64Error:
+        return False
+
+
+def first_flaw(partial: bytes) -> Fault | None:
+    """Say what is already wrong with a head that has not fully arrived, so that its end need not be waited for.
+
+    Only what no further byte can mend is reported: controls, a CR or LF that stands alone, a malformed first line.
+    """
+    whole = partial[:-1] if partial.endswith(b"\r") else partial
+    line, ended, _ = whole.partition(CRLF)
+    if line.translate(None, _LINE_BYTES):
+        return _BAD_LINE
+    if not ended:
+        return None
+    parsed = parse_request_line(line)
+    if isinstance(parsed, Fault):
+        return parsed
+    return _BAD_BYTES if split_block(whole[len(line) :]) is None else None

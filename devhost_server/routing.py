@@ -1,0 +1,250 @@
+"""Which route answers a request: the most specific host, then path, then conditions.
+
+Nothing here does I/O. A table is built once per configuration and then only read.
+
+The order among routes that match is: exact host, then the longest wildcard, then ``*``; within one host the longest
+path; within one path the most further conditions (methods count one, each header one). Two routes of equal rank that
+one request could satisfy are an error when the configuration is loaded, never a coin toss when it is served.
+
+Paths are compared in one normal form, see `normal_path`; what is forwarded are the bytes that came.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+R = TypeVar("R")
+
+# Host values seen are remembered so that a host is parsed once, not once a request. The bound keeps a scan of random
+# names from growing a worker; past it the memory starts anew, which costs a few microseconds a host.
+HOST_MEMORY: Final = 4096
+
+# RFC 9110 §7.2 with RFC 3986 §3.2.2: a registered name or IPv4 address, or a bracketed IPv6 address, and a port
+# that may be empty. Percent-encoded and non-ASCII names are refused: clients send punycode.
+_HOST = re.compile(rb"(?:([A-Za-z0-9._~!$&'()*+,;=-]{1,255})|(\[[0-9A-Fa-f:.]{2,45}\]))(?::([0-9]{0,5}))?")
+
+
+@dataclass(frozen=True)
+class RouteMatch:
+    """What a request must satisfy to be answered by the route `name`.
+
+    `hosts` are lower-case: exact names, ``*.suffix`` (one label more), ``**.suffix`` (one or more) or ``*`` (any).
+    `path` is a prefix that ends on a segment boundary. Empty `methods` or `headers` are no condition; header names are
+    lower-case, values are compared exactly.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    path: str = "/"
+    methods: frozenset[str] = frozenset()
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def conditions(self) -> int:
+        """How many conditions beyond host and path this route makes."""
+        return len(self.headers) + bool(self.methods)
+
+
+def ambiguities(routes: Iterable[RouteMatch]) -> list[tuple[str, str, str]]:
+    """Pairs of routes that rank equally and that one request can satisfy, each with a sentence that says where."""
+    peers: dict[tuple[str, bytes, int], list[RouteMatch]] = defaultdict(list)
+    found = []
+    for route in routes:
+        for host in dict.fromkeys(route.hosts):
+            rank = (host, _prefix(route.path), route.conditions)
+            for other in peers[rank]:
+                if _overlap(route, other):
+                    where = f"both answer host {host} path {route.path} and neither is more specific"
+                    found.append((other.name, route.name, where))
+            peers[rank].append(route)
+    return found
+
+
+def _overlap(a: RouteMatch, b: RouteMatch) -> bool:
+    if a.methods and b.methods and not a.methods & b.methods:
+        return False
+    wanted = dict(a.headers)
+    return all(wanted.get(name, value) == value for name, value in b.headers)
+
+
+def parse_host(value: bytes) -> tuple[bytes, bytes] | None:
+    """Split a Host value into (name, port), the name lower-case and without one trailing dot; None if malformed.
+
+    The name keeps its brackets when it is an IPv6 address. An empty port is allowed (RFC 3986 §3.2.3) and given as b"".
+    """
+    found = _HOST.fullmatch(value)
+    if found is None:
+        return None
+    name, literal, port = found.groups()
+    if port and int(port) > 65535:
+        return None
+    if literal is not None:
+        return (literal.lower(), port or b"") if literal.count(b":") >= 2 else None
+    name = name.lower()
+    return (name[:-1] if name.endswith(b".") and len(name) > 1 else name), port or b""
+
+
+def normal_path(target: bytes) -> bytes:
+    """Give the path of a request target in the form that routes are compared in.
+
+    The query is cut, percent-escapes are decoded once and dot segments are resolved (RFC 3986 §5.2.4), so that
+    ``/api/%2e%2e/admin`` is judged as the ``/admin`` that a lenient upstream would make of it. Empty segments stay.
+    """
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    return remove_dot_segments(path) if b"/." in path else path
+
+
+def remove_dot_segments(path: bytes) -> bytes:
+    """Resolve ``.`` and ``..`` segments of an absolute path; climbing above the root stays at the root."""
+    kept: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if kept:
+                kept.pop()
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)
+
+
+def _prefix(path: str) -> bytes:
+    """Give the stored form of a path prefix: no trailing slash, so that ``/v1`` and ``/v1/`` are one prefix."""
+    return path.encode("utf-8").rstrip(b"/")
+
+
+class _Candidate(Generic[R]):
+    """One route under one path of one host, with its conditions ready to test."""
+
+    __slots__ = ("headers", "methods", "route")
+
+    def __init__(self, match: RouteMatch, route: R) -> None:
+        self.methods = frozenset(method.encode() for method in match.methods)
+        self.headers = tuple((name.encode(), value.encode("utf-8")) for name, value in match.headers)
+        self.route = route
+
+    def accepts(self, method: bytes, header: Callable[[bytes], bytes | None]) -> bool:
+        if self.methods and method not in self.methods:
+            return False
+        return all(header(name) == value for name, value in self.headers)
+
+
+class _HostRoutes(Generic[R]):
+    """The routes of one host pattern: path prefixes, each with its candidates in order of preference."""
+
+    __slots__ = ("depth", "only", "paths")
+
+    def __init__(self, entries: Sequence[tuple[RouteMatch, R]]) -> None:
+        self.paths: dict[bytes, tuple[_Candidate[R], ...]] = {}
+        self.depth = 0  # of the deepest prefix, in segments: what bounds the work for one request
+        grouped: dict[bytes, list[tuple[RouteMatch, R]]] = defaultdict(list)
+        for match, route in entries:
+            grouped[_prefix(match.path)].append((match, route))
+        for prefix, group in grouped.items():
+            group.sort(key=lambda entry: -entry[0].conditions)
+            self.paths[prefix] = tuple(_Candidate(match, route) for match, route in group)
+            self.depth = max(self.depth, prefix.count(b"/"))
+        # The common host has one unconditional route for every path: nothing is left to compare.
+        sole = self.paths.get(b"", ()) if len(self.paths) == 1 else ()
+        self.only: R | None = sole[0].route if len(sole) == 1 and not (sole[0].methods or sole[0].headers) else None
+
+    def find(self, path: bytes, method: bytes, header: Callable[[bytes], bytes | None]) -> R | None:
+        ends: list[int] = []
+        at = 0
+        while len(ends) < self.depth:
+            at = path.find(b"/", at + 1)
+            if at < 0:
+                ends.append(len(path))
+                break
+            ends.append(at)
+        for end in (*reversed(ends), 0):
+            for candidate in self.paths.get(path[:end], ()):
+                if candidate.accepts(method, header):
+                    return candidate.route
+        return None
+
+
+class RouteTable(Generic[R]):
+    """The routes of one configuration, looked up in a time that does not grow with their number."""
+
+    __slots__ = ("_any", "_deep", "_exact", "_seen", "_single")
+
+    def __init__(self, entries: Iterable[tuple[RouteMatch, R]]) -> None:
+        grouped: dict[str, list[tuple[RouteMatch, R]]] = defaultdict(list)
+        for match, route in entries:
+            for host in dict.fromkeys(match.hosts):
+                grouped[host].append((match, route))
+        self._exact: dict[bytes, _HostRoutes[R]] = {}
+        self._single: dict[bytes, _HostRoutes[R]] = {}
+        self._deep: dict[bytes, _HostRoutes[R]] = {}
+        self._any: _HostRoutes[R] | None = None
+        self._seen: dict[bytes, tuple[_HostRoutes[R], ...] | None] = {}
+        for host, group in grouped.items():
+            self._place(host, _HostRoutes(group))
+
+    def _place(self, host: str, routes: _HostRoutes[R]) -> None:
+        if host == "*":
+            self._any = routes
+        elif host.startswith("**."):
+            self._deep[host[3:].encode()] = routes
+        elif host.startswith("*."):
+            self._single[host[2:].encode()] = routes
+        else:
+            self._exact[host.encode()] = routes
+
+    def levels(self, host: bytes) -> tuple[_HostRoutes[R], ...] | None:
+        """Give the host patterns that cover a Host value, most specific first; None if the value is malformed.
+
+        An empty value (HTTP/1.0 without Host) is covered by ``*`` alone.
+        """
+        try:
+            return self._seen[host]
+        except KeyError:
+            pass
+        if len(self._seen) >= HOST_MEMORY:
+            self._seen.clear()
+        parsed = parse_host(host) if host else (b"", b"")
+        levels = None if parsed is None else tuple(self._cover(parsed[0]))
+        self._seen[host] = levels
+        return levels
+
+    def _cover(self, name: bytes) -> Iterable[_HostRoutes[R]]:
+        if name in self._exact:
+            yield self._exact[name]
+        _, _, suffix = name.partition(b".")
+        if suffix in self._single:
+            yield self._single[suffix]
+        while suffix:
+            if suffix in self._deep:
+                yield self._deep[suffix]
+            _, _, suffix = suffix.partition(b".")
+        if self._any is not None:
+            yield self._any
+
+    def find(
+        self,
+        levels: tuple[_HostRoutes[R], ...],
+        target: bytes,
+        method: bytes,
+        header: Callable[[bytes], bytes | None],
+    ) -> R | None:
+        """Give the route for a request whose host is covered by `levels`, or None.
+
+        `target` is in origin form; `header` gives the (first) value of a lower-case field name.
+        """
+        path = None
+        for routes in levels:
+            if routes.only is not None:
+                return routes.only
+            if path is None:
+                path = normal_path(target)
+            route = routes.find(path, method, header)
+            if route is not None:
+                return route
+        return None
