@@ -720,8 +720,12 @@ class WebSocketEcho(asyncio.Protocol):
     def begin(self) -> None:
         """Answer the handshake and echo what came behind it."""
         self._server.remember(self)
-        self._wire.receive_data(self._request.head() + bytes(self._request.early or b""))
+        self._wire.receive_data(self._request.head())
         self._react()
+        # Not in one go: a frame parsed before the handshake is answered is decoded without its extensions, and the
+        # answer to a ping would go out ahead of the 101.
+        if self._request.early:
+            self.data_received(bytes(self._request.early))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what is under way: nobody is left to read it."""
