@@ -1,0 +1,1 @@
+"""The tests of devhost-server: unit tests mirror the sources, `conformance` looks from outside."""

@@ -1,0 +1,168 @@
+"""X-Forwarded-*, Forwarded and X-Request-ID: what an untrusted client says about itself is not believed."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Gateway, RawClient, ScriptedUpstream, free_port, request
+from tests.support.door import WireUnderTest, opened
+
+
+@pytest.fixture(scope="module")
+def trusting_gateway(upstream_listener: ScriptedUpstream) -> Iterator[tuple[Gateway, int]]:
+    """A gateway that trusts 127.0.0.0/8, and the port of its IPv6 listener (which takes IPv4 as mapped addresses)."""
+    dual = free_port()
+    server = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
+    with Gateway({"server": server, "routes": {"wire": {"host": "*", "to": upstream_listener.url}}}) as gateway:
+        yield gateway, dual
+
+
+@pytest.fixture
+def trusting(trusting_gateway: tuple[Gateway, int], upstream: ScriptedUpstream) -> Iterator[WireUnderTest]:
+    with opened(trusting_gateway[0]) as door:
+        yield door
+
+
+@pytest.fixture(scope="module")
+def dual_stack(upstream_listener: ScriptedUpstream) -> Iterator[tuple[Gateway, int]]:
+    """A gateway on an IPv6 address that trusts the loopback of both families."""
+    port = free_port()
+    server = {"bind": [f"127.0.0.1:{free_port()}", f"[::]:{port}"], "trusted_proxies": ["127.0.0.1/32", "::1/128"]}
+    gateway = Gateway({})
+    server["bind"][0] = f"127.0.0.1:{gateway.port}"
+    gateway.write_config({"server": server, "routes": {"wire": {"host": "*", "to": upstream_listener.url}}})
+    with gateway:
+        yield gateway, port
+
+
+@pytest.mark.case("XF-01", "XF-02")
+@pytest.mark.parametrize("lines", [["6.6.6.6"], ["6.6.6.6, 7.7.7.7"], ["6.6.6.6", "7.7.7.7"], [""], ["unknown, _x"]])
+def test_an_untrusted_list_is_replaced_by_the_peer(
+    wire: WireUnderTest, upstream: ScriptedUpstream, lines: list[str]
+) -> None:
+    wire.ask(headers=[("X-Forwarded-For", line) for line in lines])
+    came = [member.strip() for value in upstream.only.headers.all("x-forwarded-for") for member in value.split(",")]
+    assert came[-1] == "127.0.0.1"
+    if wire.gateway:
+        assert came == ["127.0.0.1"]
+
+
+@pytest.mark.case("XF-03")
+def test_scheme_host_and_port_are_the_real_ones(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    wire.ask(headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil", "X-Forwarded-Port": "444"})
+    headers = upstream.only.headers
+    assert headers["X-Forwarded-Proto"] == "http"
+    assert headers["X-Forwarded-Host"] == "wire.test"
+    assert headers["X-Forwarded-Port"] in {"80", str(wire.port)}
+
+
+@pytest.mark.case("XF-04")
+def test_an_untrusted_forwarded_field_is_dropped(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    gateway.ask(headers={"Forwarded": "for=6.6.6.6;proto=https;host=evil"})
+    assert "6.6.6.6" not in ", ".join(upstream.only.headers.all("forwarded"))
+
+
+@pytest.mark.case("XF-07")
+def test_a_trusted_peers_list_is_kept_and_appended_to(trusting: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    answer = trusting.ask(
+        headers={
+            "X-Forwarded-For": "6.6.6.6, 9.9.9.9, 10.1.2.3",
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-Host": "pub",
+        }
+    )
+    headers = upstream.only.headers
+    joined = [member.strip() for value in headers.all("x-forwarded-for") for member in value.split(",")]
+    assert joined == ["6.6.6.6", "9.9.9.9", "10.1.2.3", "127.0.0.1"]
+    assert headers["X-Forwarded-Proto"] == "https"
+    assert headers["X-Forwarded-Host"] == "pub"
+    assert trusting.entry(answer)["client"] == "9.9.9.9", "the right-most address that is not trusted"
+
+
+@pytest.mark.case("XF-07")
+@pytest.mark.parametrize("value", ["", "junk", "6.6.6.6, junk", "6.6.6.6:1234", "[2001:db8::1]:80", "2001:db8::1"])
+def test_a_trusted_peers_odd_list_does_no_harm(trusting: WireUnderTest, upstream: ScriptedUpstream, value: str) -> None:
+    answer = trusting.ask(headers={"X-Forwarded-For": value})
+    assert answer.status == 200
+    assert upstream.only.headers.all("x-forwarded-for")[-1].endswith("127.0.0.1")
+    trusting.entry(answer)
+
+
+@pytest.mark.case("XF-07")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["IPv4-mapped", "IPv6"])
+def test_trust_holds_for_both_families(dual_stack: tuple[Gateway, int], upstream: ScriptedUpstream, host: str) -> None:
+    gateway, port = dual_stack
+    with RawClient(port, host=host) as client:
+        client.send(request(headers={"X-Forwarded-For": "6.6.6.6"}))
+        answer = client.read_response()
+    assert answer.status == 200
+    joined = ", ".join(upstream.only.headers.all("x-forwarded-for"))
+    assert joined == f"6.6.6.6, {host}"
+    assert gateway.access_entry(request_id=answer.headers["X-Request-ID"])["client"] == "6.6.6.6"
+
+
+@pytest.mark.case("XF-10")
+def test_the_client_of_the_log_is_the_peer_whatever_it_says(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    answer = gateway.ask(headers={"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Real-IP": "6.6.6.6"})
+    assert gateway.entry(answer)["client"] == "127.0.0.1"
+
+
+@pytest.mark.case("XF-11", should=True)
+@pytest.mark.parametrize("sent", [None, "", "a" * 10_000, 'quote"d', "a\\nb", "caf\xe9", "<script>"])
+def test_an_invalid_or_missing_request_id_is_replaced(
+    trusting: WireUnderTest, upstream: ScriptedUpstream, sent: str | None
+) -> None:
+    answer = trusting.ask(headers={} if sent is None else {"X-Request-ID": sent})
+    given = answer.headers["X-Request-ID"]
+    assert given
+    assert given != sent
+    assert len(given) <= 200
+    assert upstream.only.headers["X-Request-ID"] == given
+    assert trusting.entry(answer)["request_id"] == given
+
+
+@pytest.mark.case("XF-11", should=True)
+def test_a_trusted_peers_valid_request_id_is_kept(trusting: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    answer = trusting.ask(headers={"X-Request-ID": "abc-123.DEF_4"})
+    assert answer.headers["X-Request-ID"] == "abc-123.DEF_4"
+    assert upstream.only.headers["X-Request-ID"] == "abc-123.DEF_4"
+
+
+@pytest.mark.case("XF-11", should=True)
+def test_an_untrusted_request_id_is_replaced(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    answers = [gateway.ask(headers={"X-Request-ID": "abc-123"}) for _ in range(2)]
+    given = [answer.headers["X-Request-ID"] for answer in answers]
+    assert "abc-123" not in given
+    assert len(set(given)) == 2
+    assert [received.headers["X-Request-ID"] for received in upstream.requests] == given
+
+
+@pytest.mark.case("XF-11", should=True)
+def test_a_log_line_cannot_be_forged(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    forged = 'x","status":200,"client":"1.2.3.4'
+    answer = gateway.ask(headers={"User-Agent": forged, "Referer": 'http://a/\t"b'})
+    line = gateway.entry(answer)
+    assert line["user_agent"] == forged
+    assert line["client"] == "127.0.0.1"
+    assert json.loads(json.dumps(line)) == line
+
+
+@pytest.mark.case("XF-12")
+@pytest.mark.parametrize(
+    "name", ["X-Real-IP", "X-Forwarded-User", "X-Forwarded-Prefix", "X-Forwarded-Server", "X-Forwarded-By"]
+)
+def test_forged_internal_fields_do_not_reach_the_upstream(
+    gateway: WireUnderTest, upstream: ScriptedUpstream, name: str
+) -> None:
+    gateway.ask(headers={name: "6.6.6.6"})
+    assert "6.6.6.6" not in upstream.only.headers.all(name)
+
+
+@pytest.mark.case("XF-80")
+def test_traceparent_is_kept(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    value = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = wire.ask(headers={"traceparent": value})
+    assert upstream.only.headers["traceparent"] == value
+    if wire.gateway:
+        assert wire.entry(answer)["traceparent"] == value

@@ -1,0 +1,29 @@
+"""Options and fixtures that every test may use."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import ScriptedUpstream, peers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--peer` puts another proxy where the gateway is; `--case-report` writes down which cases passed."""
+    group = parser.getgroup("conformance")
+    group.addoption("--peer", choices=["devhost", *peers.NAMES], default="devhost", help="the proxy under test")
+    group.addoption("--case-report", metavar="FILE", help="write the outcome of every conformance case to a JSON file")
+
+
+@pytest.fixture(scope="session")
+def upstream_listener() -> Iterator[ScriptedUpstream]:
+    """The upstream whose port the shared gateway knows."""
+    with contextlib.closing(ScriptedUpstream()) as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(upstream_listener: ScriptedUpstream) -> Iterator[ScriptedUpstream]:
+    """The upstream, serving plain 200s until the test says otherwise, without memory of other tests."""
+    yield upstream_listener
+    upstream_listener.reset()
