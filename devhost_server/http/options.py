@@ -4,7 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from devhost_server.options import Count, HeaderFields, Options
+from devhost_server.options import Count, FieldValue, HeaderFields, KeyProblem, Options
 from devhost_server.units import PositiveDuration, Size, quote
 
 # The gateway frames messages itself: a configured copy of these would contradict what is really sent.
@@ -55,7 +55,7 @@ class FixedAnswer(Options):
 
     status: Annotated[Count, Field(ge=200, le=599)] = Field(default=200, description="Status code, 200 to 599.")
     body: str = Field(default="", description="Body, sent as UTF-8; none is allowed with 204, 205 and 304.")
-    content_type: str = Field(default="text/plain; charset=utf-8", description="`Content-Type` of a body.")
+    content_type: FieldValue = Field(default="text/plain; charset=utf-8", description="`Content-Type` of a body.")
     headers: HeaderFields = Field(
         default={}, description="Further header fields. Those that frame a message are the gateway's own."
     )
@@ -63,10 +63,10 @@ class FixedAnswer(Options):
     @model_validator(mode="after")
     def _is_one_message(self) -> Self:
         if self.body and self.status in BODILESS:
-            raise ValueError(f"a {self.status} answer has no body: remove `body` or choose another status")
+            raise KeyProblem("body", f"a {self.status} answer has no body: remove `body` or choose another status")
         if "content-type" in self.headers:
-            raise ValueError("`headers` has a content-type: write it as `content_type`")
+            raise KeyProblem("headers", "`headers` has a content-type: write it as `content_type`")
         framing = sorted(FRAMING_FIELDS & self.headers.keys())
         if framing:
-            raise ValueError(f"`headers` has {quote(framing[0])}, which the gateway sets itself: remove it")
+            raise KeyProblem("headers", f"`headers` has {quote(framing[0])}, which the gateway sets itself: remove it")
         return self

@@ -1,0 +1,255 @@
+"""Where configuration is looked for, and how its layers become one tree.
+
+Later wins: packaged defaults (the defaults of the options models) < ``devhost.yaml`` < ``devhost.{env}.yaml`` <
+``devhost.local.yaml`` < ``DEVHOST__SECTION__KEY`` variables < ``--set``. Named files (``-c``) replace the three.
+Where no folder holds a configuration, the packaged one does: `PACKAGED`, an echo upstream and a route to it.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Final
+
+from devhost_server.config.problems import Origin, Problem
+from devhost_server.config.reader import MAX_DEPTH, ReadError, read
+from devhost_server.config.tree import Node, dotted, merge
+
+PACKAGED: Final = Path(__file__).parent / "defaults"
+SYSTEM: Final = Path("/etc/devhost-server")
+DEFAULT_ENV: Final = "dev"
+LOCAL: Final = "local"
+PREFIX: Final = "DEVHOST__"
+MAX_CONNS: Final = "DEVHOST_MAX_CONNS"
+# Far beyond any real configuration (500 routes are 60 KB), and little enough to read in one go.
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+
+_ENV_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# One underscore where nesting needs two: without a word the setting would simply not count.
+_MISSPELLED: Final = re.compile(r"DEVHOST_[A-Z0-9][A-Z0-9_]*__[A-Z0-9_]+")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that decides what the configuration is. Loading the same sources again reads the files anew."""
+
+    env: str
+    config_dir: Path | None
+    config_files: tuple[Path, ...]
+    sets: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+    cwd: Path
+
+    @classmethod
+    def from_options(
+        cls,
+        env: str | None = None,
+        config_dir: str | os.PathLike[str] | None = None,
+        config_files: Iterable[str | os.PathLike[str]] = (),
+        sets: Iterable[str] = (),
+        environ: Mapping[str, str] = os.environ,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> "Sources":
+        """Fill what is not given from `environ`; nothing is read or checked before `load`."""
+        folder = config_dir or environ.get("DEVHOST_CONFIG_DIR") or None
+        return cls(
+            env=env or environ.get("DEVHOST_ENV") or DEFAULT_ENV,
+            config_dir=Path(folder) if folder else None,
+            config_files=tuple(map(Path, config_files)),
+            sets=tuple(sets),
+            environ=dict(environ),
+            cwd=Path(cwd) if cwd is not None else Path.cwd(),
+        )
+
+    def show(self, path: Path) -> str:
+        """Write a path as a reader at `cwd` would."""
+        path = self.cwd / path
+        return str(path.relative_to(self.cwd)) if path.is_relative_to(self.cwd) else str(path)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All layers as one tree, not yet expanded. `folders` has the folder of each file, for relative ``${file:…}``."""
+
+    tree: Node
+    files: tuple[Path, ...]
+    folders: Mapping[str, Path]
+    problems: tuple[Problem, ...]
+    is_complete: bool  # False if a layer could not be read: then what is missing may be in it
+
+
+def gather(sources: Sources) -> Layers:
+    """Read and merge every layer; what cannot be read is a problem and counts as empty."""
+    problems: list[Problem] = []
+    files = _discover(sources, problems)
+    read_ones = [(path, _read_file(path, sources.show(path), problems)) for path in files]
+    layers = [tree for _, tree in read_ones if tree is not None]
+    complete = not problems
+    from_files = reduce(merge, layers, _mapping({}, Origin("default")))
+    layers = [
+        from_files,
+        *_max_conns_layer(sources.environ, from_files, problems),
+        *_environment_layers(sources.environ, problems),
+        *_set_layers(sources.sets, problems),
+    ]
+    folders = {sources.show(path): path.parent for path in files}
+    return Layers(reduce(merge, layers), tuple(files), folders, tuple(problems), complete)
+
+
+def _mapping(entries: dict[str, Node], origin: Origin) -> Node:
+    return Node(entries, origin, origin)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _discover(sources: Sources, problems: list[Problem]) -> list[Path]:
+    if sources.config_files:
+        return [sources.cwd / path for path in sources.config_files]
+    if not _ENV_NAME.fullmatch(sources.env) or sources.env == LOCAL:
+        reason = "is the personal layer of every environment" if sources.env == LOCAL else "is not a name of one"
+        problems.append(_no_place("environment", f"'{sources.env}' {reason}; letters, digits, - and _ are allowed"))
+        return []
+    folder = _folder(sources, problems)
+    return [] if folder is None else _files_of(folder, sources, problems)
+
+
+def _no_place(place: str, message: str) -> Problem:
+    return Problem(place, None, None, "", message)
+
+
+def _folder(sources: Sources, problems: list[Problem]) -> Path | None:
+    if sources.config_dir is not None:
+        folder = sources.cwd / sources.config_dir
+        if not folder.is_dir():
+            problems.append(_no_place(str(sources.config_dir), "there is no such folder; give one with a devhost.yaml"))
+        elif not _holds_configuration(folder):
+            problems.append(_no_place(str(sources.config_dir), "this folder holds no devhost.yaml or devhost.ENV.yaml"))
+        else:
+            return folder
+        return None
+    # A folder named `config` may well be another program's, so only one with our files in it counts.
+    return next((folder for folder in (sources.cwd / "config", SYSTEM) if _holds_configuration(folder)), PACKAGED)
+
+
+def _holds_configuration(folder: Path) -> bool:
+    return any(path.suffix in (".yaml", ".yml") for path in folder.glob("devhost*.y*ml"))
+
+
+def _files_of(folder: Path, sources: Sources, problems: list[Problem]) -> list[Path]:
+    names = ("devhost.yaml", f"devhost.{sources.env}.yaml", f"devhost.{LOCAL}.yaml")
+    for name in names:
+        other = folder / name.replace(".yaml", ".yml")
+        if other.exists():
+            problems.append(_no_place(sources.show(other), f"this file would not be read; rename it to {name}"))
+    if sources.env != DEFAULT_ENV and not (folder / names[1]).exists() and not problems:
+        problems.append(_no_place(sources.show(folder / names[1]), _missing_environment(folder, sources)))
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def _missing_environment(folder: Path, sources: Sources) -> str:
+    known = sorted(
+        path.name.split(".")[1] for path in folder.glob("devhost.*.yaml") if path.name != f"devhost.{LOCAL}.yaml"
+    )
+    if folder == PACKAGED:
+        return (
+            f"there is no such file: the environment '{sources.env}' needs a configuration of its own, in ./config or "
+            f"{SYSTEM} or the folder that --config-dir names; only '{DEFAULT_ENV}' is packaged"
+        )
+    return (
+        f"there is no such file, and the environment is '{sources.env}'; this folder has {', '.join(known) or 'none'}"
+    )
+
+
+def _read_file(path: Path, shown: str, problems: list[Problem]) -> Node | None:
+    try:
+        tree = _parse_file(path, shown)
+    except ReadError as error:
+        problems.append(Problem.at(error.at, "", error.message))
+        return None
+    return tree if tree.value is not None else None
+
+
+def _parse_file(path: Path, shown: str) -> Node:
+    start = Origin(shown)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ReadError(start, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError as error:
+        raise ReadError(start, f"not UTF-8 text at byte {error.start}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ReadError(start, f"longer than {MAX_FILE_BYTES >> 20}MiB, which no configuration needs")
+    tree = read(text, lambda line, column: Origin(shown, line, column))
+    if tree.value is not None and not isinstance(tree.value, dict):
+        raise ReadError(tree.at, "the file is not a mapping; begin with a key such as routes:")
+    return tree
+
+
+# --- environment variables and --set ---------------------------------------------------------------------------------
+
+
+def _environment_layers(environ: Mapping[str, str], problems: list[Problem]) -> list[Node]:
+    layers = []
+    # The shorter name first, so that a variable for one key wins over one for the section around it.
+    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
+        if name.startswith(PREFIX):
+            path = name.removeprefix(PREFIX).lower().split("__")
+            layers += _single_value(path, environ[name], Origin(name), problems)
+        elif _MISSPELLED.fullmatch(name):
+            right = PREFIX + name.removeprefix("DEVHOST_")
+            problems.append(
+                _no_place(
+                    name, f"not a variable this program reads; settings begin with {PREFIX} (did you mean {right}?)"
+                )
+            )
+    return layers
+
+
+def _set_layers(sets: Iterable[str], problems: list[Problem]) -> list[Node]:
+    layers = []
+    for assignment in sets:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            problems.append(_no_place("--set", f"'{assignment}' is not understood; write key.path=value"))
+            continue
+        layers += _single_value(key.strip().split("."), value, Origin("--set"), problems)
+    return layers
+
+
+def _single_value(path: list[str], text: str, origin: Origin, problems: list[Problem]) -> list[Node]:
+    """Make the layer that gives one key a value, written as YAML; no layer and a problem if it is not."""
+    key = dotted(tuple(path))
+    if not all(path) or len(path) > MAX_DEPTH:
+        problems.append(_no_place(str(origin), f"'{key}' is not a key; name each part, as in server.workers"))
+        return []
+    try:
+        node = read(text, lambda _line, _column: origin)
+    except ReadError as error:
+        hint = "; put a text with special characters in quotes, inside the shell's own"
+        problems.append(Problem.at(origin, key, f"the value is {error.message}{hint}"))
+        return []
+    return [reduce(lambda inner, part: _mapping({part: inner}, origin), reversed(path), node)]
+
+
+def _max_conns_layer(environ: Mapping[str, str], below: Node, problems: list[Problem]) -> list[Node]:
+    """Set ``pool.max_connections`` of every upstream: as what they inherit, and where a file says otherwise."""
+    text = environ.get(MAX_CONNS, "").strip()
+    if not text:
+        return []
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 100_000):
+        problems.append(_no_place(MAX_CONNS, f"'{text[:80]}' is not a number of connections; 1 to 100000 is allowed"))
+        return []
+    origin = Origin(MAX_CONNS)
+    pool = _mapping({"pool": _mapping({"max_connections": Node(int(text), origin, origin)}, origin)}, origin)
+    upstreams = below.get("upstreams")
+    own = {
+        str(name): pool
+        for name, upstream in (upstreams.children() if upstreams else ())
+        if (owned := upstream.get("pool")) is not None and owned.get("max_connections") is not None
+    }
+    return [_mapping({"defaults": pool, "upstreams": _mapping(own, origin)} if own else {"defaults": pool}, origin)]

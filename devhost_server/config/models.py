@@ -1,0 +1,244 @@
+"""What the YAML may say (`Document`) and what it comes to (`Settings`).
+
+The options of a part live with the part; here is what belongs to no part alone, and the two roots. `Document` takes
+what people write: shorthand, hosts left out, upstreams without a name. `Settings` is resolved: each part can be handed
+its piece, and nothing has to be looked up or defaulted any more.
+"""
+
+import ipaddress
+import re
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import unquote_to_bytes
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from devhost_server.admin.options import AdminOptions
+from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.observe.options import LogOptions
+from devhost_server.options import (
+    TOKEN,
+    BindAddress,
+    Entries,
+    Flag,
+    HeaderFields,
+    HostName,
+    HostPattern,
+    OneLine,
+    OneOrMore,
+    Options,
+)
+from devhost_server.units import Duration, quote
+from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+
+
+def entry_name(text: str) -> str:
+    """Check the name of a route or an upstream: it may become a host label and always becomes a metric label."""
+    if not _NAME.fullmatch(text):
+        close = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
+        hint = f" (did you mean '{close}'?)" if _NAME.fullmatch(close) else ""
+        raise ValueError(f"{quote(text)} is not a name: lower-case letters, digits, - and _ are allowed{hint}")
+    return text
+
+
+def network(text: str) -> str:
+    """Give a CIDR block in canonical text; a bare address is a block of one. Raises `ValueError`."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        hint = f" (did you mean '{ipaddress.ip_network(text, strict=False)}'?)"
+    except ValueError:
+        hint = ""
+    raise ValueError(f"{quote(text)} is not a network: write a CIDR such as 10.0.0.0/8, or an address{hint}")
+
+
+def route_path(text: str) -> str:
+    """Give a path prefix in the form that requests are compared in: percent-escapes decoded, no trailing slash."""
+    try:
+        path = unquote_to_bytes(text).decode()
+    except UnicodeError:
+        raise ValueError(f"{quote(text)} is not a path: its percent-escapes are not UTF-8") from None
+    if not path.startswith("/"):
+        raise ValueError(f"{quote(text)} is not a path: it begins with / (did you mean {quote('/' + text)}?)")
+    if "?" in text or "#" in text or not path.isprintable() or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{quote(text)} is not a path: no query, fragment, control character, . or .. is allowed")
+    return path.rstrip("/") or "/"
+
+
+def method(text: str) -> str:
+    """Give a request method in upper case. Raises `ValueError`."""
+    if not TOKEN.fullmatch(text):
+        raise ValueError(f"{quote(text)} is not a request method: write one such as GET")
+    return text.upper()
+
+
+def _workers(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 512):
+        return value
+    raise ValueError(f"{quote(value)} is not a number of workers: 1 to 512, or auto, is allowed")
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+Name = Annotated[str, AfterValidator(entry_name)]
+Network = Annotated[str, AfterValidator(network)]
+RoutePath = Annotated[str, AfterValidator(route_path)]
+Method = Annotated[str, AfterValidator(method)]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers, json_schema_input_type=int | Literal["auto"])]
+Hosts = Annotated[tuple[HostPattern, ...], OneOrMore, AfterValidator(_distinct)]
+Methods = Annotated[tuple[Method, ...], OneOrMore, AfterValidator(_distinct)]
+
+
+class DrainOptions(Options):
+    """How the gateway stops."""
+
+    delay: Duration = Field(
+        default=0.0,
+        description="After the signal, how long to go on accepting while `/readyz` already fails; give load balancers "
+        "that poll it time to notice.",
+    )
+    timeout: Duration = Field(
+        default=30.0, description="After `delay`, how long exchanges in flight may take to finish before they are cut."
+    )
+
+
+class ServerOptions(Options):
+    """Where the gateway listens and what it takes from clients."""
+
+    bind: Annotated[tuple[BindAddress, ...], OneOrMore, AfterValidator(_distinct), Field(min_length=1)] = Field(
+        default=("127.0.0.1:7777",),
+        description="Public addresses, one or more: `host:port`, `[::1]:port` or `unix:/path`. Port 0 is any free one.",
+    )
+    workers: Workers = Field(
+        default="auto",
+        description="Worker processes, or `auto`: the cores that this process may use (affinity, cgroup).",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], OneOrMore, AfterValidator(_distinct)] = Field(
+        default=(),
+        description="CIDRs whose `X-Forwarded-*`, `Forwarded` and `X-Request-ID` are believed; others' are replaced.",
+    )
+    limits: Limits = Field(default=Limits(), description="What a client may send and hold.")
+    timeouts: ClientTimeouts = Field(default=ClientTimeouts(), description="How long a client may take.")
+    drain: DrainOptions = Field(default=DrainOptions(), description="How the gateway stops.")
+
+
+class EchoOptions(Options):
+    """The built-in echo upstream, for trying things out."""
+
+    bind: BindAddress = Field(default="127.0.0.1:7779", description="Where it listens; point a route's `to` there.")
+
+
+class RouteOptions(Options):
+    """One route, resolved: whom it answers, and with what."""
+
+    name: str = Field(description="The key under `routes`.")
+    hosts: tuple[HostPattern, ...] = Field(description="Hosts in canonical form.")
+    # Not RoutePath: percent-escapes are decoded once, when the files are read, and not once more from the snapshot.
+    path: str = Field(default="/", description="Path prefix, percent-escapes decoded, no trailing slash.")
+    methods: Methods = Field(default=(), description="Methods; none is no condition.")
+    headers: HeaderFields = Field(default={}, description="Header conditions.")
+    upstream: str | None = Field(default=None, description="Name of the upstream.")
+    respond: FixedAnswer | None = Field(default=None, description="The answer instead of an upstream's.")
+    strip_prefix: Flag = Field(default=False, description="Whether `path` is cut off before the request is passed on.")
+    owner: OneLine | None = Field(default=None, description="Who to ask.")
+
+
+class Settings(Options):
+    """The resolved configuration. `model_dump(mode="json")` validates back to an equal one."""
+
+    env: str
+    server: ServerOptions
+    log: LogOptions
+    admin: AdminOptions
+    domain: str
+    echo: EchoOptions | None = None
+    upstreams: dict[str, UpstreamOptions]
+    routes: dict[str, RouteOptions]
+
+
+# --- what files may say beyond that ----------------------------------------------------------------------------------
+
+
+class ServerSection(ServerOptions):
+    """Where the gateway listens and what it takes from clients."""
+
+    watch: Literal[False] = Field(
+        default=False, description="Reload when a file changes. Not built in this version: only false is allowed."
+    )
+    state_dir: None = Field(
+        default=None, description="Where dynamic routes live. Not built in this version: only null is allowed."
+    )
+
+
+class RouteSection(Options):
+    """One route. A port of this machine or a URL alone stands for `{to: …}`."""
+
+    host: Hosts | None = Field(
+        default=None,
+        description="Host or list of hosts: a name, `*.name` (one label more), `**.name` (any depth), `*` (any). "
+        "Without it, the route's name in front of `domain`.",
+    )
+    path: RoutePath = Field(default="/", description="Path prefix; it ends on a segment boundary.")
+    methods: Methods = Field(default=(), description="Methods, one or a list; without it, any.")
+    headers: HeaderFields = Field(
+        default={}, description="Header fields that the request must have, with their values."
+    )
+    to: Targets = Field(default=(), description="URL, port of this machine, target or list of them, with no name.")
+    upstream: Name | None = Field(default=None, description="Name of one of the `upstreams`, instead of `to`.")
+    respond: FixedAnswer | None = Field(
+        default=None, description="An answer of the gateway's own, instead of an upstream's."
+    )
+    strip_prefix: Flag = Field(default=False, description="Cut `path` off before the request is passed on.")
+    owner: OneLine | None = Field(default=None, description="Who to ask; shown wherever the route is.")
+    policies: tuple[()] = Field(
+        default=(), description="Policies, in order. Not built in this version: only an empty list is allowed."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_target(cls, data: object) -> object:
+        return data if isinstance(data, dict | cls) else {"to": data}
+
+    @model_validator(mode="after")
+    def _answers_in_one_way(self) -> Self:
+        ways = {"to": self.to, "upstream": self.upstream, "respond": self.respond}
+        given = [name for name, value in ways.items() if value]
+        if not given:
+            raise ValueError("a route needs something that answers: give it `to`, `upstream` or `respond`")
+        if len(given) > 1:
+            raise ValueError(f"a route has one answer, and this one has {' and '.join(given)}; set all but one to null")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        full = handler(core)
+        short: dict[str, Any] = {"type": ["string", "integer"], "description": "A URL, or a port of this machine."}
+        return {"anyOf": [short, full]}
+
+
+class Document(Options):
+    """Everything that configuration files may say."""
+
+    server: ServerSection = Field(
+        default=ServerSection(), description="Where the gateway listens and what it takes from clients."
+    )
+    log: LogOptions = Field(default=LogOptions(), description="Where logs go and what they look like.")
+    admin: AdminOptions = Field(default=AdminOptions(), description="Health, metrics and the API.")
+    domain: HostName = Field(
+        default="localhost", description="A route that gives no `host` answers on its name in front of this."
+    )
+    echo: EchoOptions | None = Field(
+        default=None, description="The built-in echo upstream, served by the gateway itself; null for none."
+    )
+    defaults: UpstreamDefaults = Field(default=UpstreamDefaults(), description="What upstreams inherit, key by key.")
+    upstreams: Annotated[dict[Name, UpstreamOptions], Entries] = Field(
+        default={}, description="Named groups of targets; `null` removes one of a lower layer."
+    )
+    routes: Annotated[dict[Name, RouteSection], Entries] = Field(
+        default={}, description="Who answers what; `null` removes one of a lower layer."
+    )

@@ -1,0 +1,129 @@
+"""From a valid `Document` to `Settings`: names looked up, hosts and defaults filled in, contradictions found."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from devhost_server.config.models import Document, RouteOptions, RouteSection, ServerOptions, Settings
+from devhost_server.config.problems import Problem
+from devhost_server.config.tree import Node, Path, dotted, find
+from devhost_server.config.validate import Validated, place_of, suggestion
+from devhost_server.options import Bind, host_name, parse_bind
+from devhost_server.routing import RouteMatch, ambiguities
+from devhost_server.units import quote
+from devhost_server.upstream.options import UpstreamDefaults, UpstreamOptions
+
+
+def resolved(document: Document, env: str) -> Settings:
+    """Give the settings of a document that `cross_checked` found nothing wrong with."""
+    upstreams = {name: _with_defaults(upstream, document.defaults) for name, upstream in document.upstreams.items()}
+    for name, route in document.routes.items():
+        if route.to:
+            upstreams[name] = _with_defaults(UpstreamOptions(targets=route.to), document.defaults)
+    return Settings(
+        env=env,
+        server=ServerOptions.model_validate(document.server.model_dump(exclude={"watch", "state_dir"})),
+        log=document.log,
+        admin=document.admin,
+        domain=document.domain,
+        echo=document.echo,
+        upstreams=upstreams,
+        routes={name: _route(name, route, document.domain) for name, route in document.routes.items()},
+    )
+
+
+def _with_defaults(upstream: UpstreamOptions, defaults: UpstreamDefaults) -> UpstreamOptions:
+    given = upstream.model_dump(exclude_unset=True)
+    return UpstreamOptions.model_validate(_overlaid(defaults.model_dump(exclude_unset=True), given))
+
+
+def _overlaid(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _overlaid(lower[key], upper[key]) for key in lower.keys() & upper.keys() if isinstance(upper[key], dict)
+    }
+    return {**lower, **upper, **both}
+
+
+def _route(name: str, route: RouteSection, domain: str) -> RouteOptions:
+    return RouteOptions(
+        name=name,
+        hosts=route.host or (host_name(f"{name}.{domain}"),),
+        path=route.path,
+        methods=route.methods,
+        headers=route.headers,
+        upstream=name if route.to else route.upstream,
+        respond=route.respond,
+        strip_prefix=route.strip_prefix,
+        owner=route.owner,
+    )
+
+
+def cross_checked(validated: Validated) -> list[Problem]:
+    """Find what no key is wrong about alone: names that lead nowhere, ties between routes, addresses taken twice."""
+    checks = (_wrong_names, _hosts_without_name, _ties, _shared_addresses)
+    return [_placed(validated.tree, path, message) for check in checks for path, message in check(validated)]
+
+
+def _placed(tree: Node, path: Path, message: str) -> Problem:
+    node, _ = find(tree, path)
+    return Problem.at(place_of(node), dotted(path), message)
+
+
+def _wrong_names(validated: Validated) -> Iterator[tuple[Path, str]]:
+    section, path = find(validated.tree, ("upstreams",))
+    # Those that are wrong in themselves exist nevertheless; those that were removed do not.
+    known = [str(name) for name, node in section.children() if node.value is not None] if path else []
+    for name, route in validated.document.routes.items():
+        if route.upstream is not None and route.upstream not in known:
+            allowed = f"allowed: {', '.join(known)}" if known else "`upstreams` has none; `to: URL` needs no name"
+            reason = f"there is no upstream {quote(route.upstream)}"
+            yield ("routes", name, "upstream"), f"{reason}; {allowed}{suggestion(route.upstream, known)}"
+        if route.to and name in known:
+            reason = f"`to` makes an upstream of the route's name, and upstreams.{name} exists already"
+            yield ("routes", name, "to"), f"{reason}: write `upstream: {name}` instead, or rename one"
+
+
+def _hosts_without_name(validated: Validated) -> Iterator[tuple[Path, str]]:
+    for name, route in validated.document.routes.items():
+        if route.host is None:
+            try:
+                host_name(f"{name}.{validated.document.domain}")
+            except ValueError as error:
+                yield ("routes", name), f"the host made of its name and `domain` is none: {error}; give it a `host`"
+
+
+def _ties(validated: Validated) -> Iterator[tuple[Path, str]]:
+    matches = [
+        RouteMatch(name, route.hosts, route.path, frozenset(route.methods), tuple(sorted(route.headers.items())))
+        for name, route in _routes_with_hosts(validated)
+    ]
+    for first, second, reason in ambiguities(matches):
+        node, _ = find(validated.tree, ("routes", first))
+        tie = f"a tie with the route {first} ({node.key_at}): {reason}"
+        yield ("routes", second), f"{tie}; make one more specific by host, path, methods or headers"
+
+
+def _routes_with_hosts(validated: Validated) -> Iterator[tuple[str, RouteOptions]]:
+    for name, route in validated.document.routes.items():
+        # With a wrong `domain`, nobody knows what the computed hosts would have been.
+        if route.host is None and ("domain",) in validated.left_out:
+            continue
+        try:
+            yield name, _route(name, route, validated.document.domain)
+        except ValueError:
+            continue  # already a problem of its own, see `_hosts_without_name`
+
+
+def _shared_addresses(validated: Validated) -> Iterator[tuple[Path, str]]:
+    document = validated.document
+    taken: list[tuple[Path, Bind]] = [
+        (("server", "bind", index), parse_bind(bind)) for index, bind in enumerate(document.server.bind)
+    ]
+    if document.admin.bind is not None:
+        taken.append((("admin", "bind"), parse_bind(document.admin.bind)))
+    if document.echo is not None:
+        taken.append((("echo", "bind"), parse_bind(document.echo.bind)))
+    sound = [(path, bind) for path, bind in taken if path[:1] not in validated.left_out]
+    for (path, bind), (other_path, other) in combinations(sound, 2):
+        if bind.collides(other):
+            yield other_path, f"{other} and {dotted(path[:2])} ({bind}) cannot be listened on at once: change one"
