@@ -8,12 +8,12 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Final, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, model_validator
 from pydantic.fields import FieldInfo
 
-from devhost_server.units import quote
+from devhost_server.units import Written, quote
 
 # RFC 9110 §5.6.2: what a method or a field name is made of.
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -27,7 +27,7 @@ _LONGEST_SOCKET_PATH: Final = 107
 BIND_ALLOWED: Final = "host:port such as 127.0.0.1:7777, [::1]:port or unix:/path"
 
 
-class KeyProblem(ValueError):
+class KeyedError(ValueError):
     """What a whole model is wrong about, put down to one of its keys."""
 
     def __init__(self, key: str, message: str) -> None:
@@ -62,7 +62,7 @@ def _without_null(value: object) -> object:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-OneOrMore = BeforeValidator(_one_or_more, json_schema_input_type=Any)
+OneOrMore = BeforeValidator(_one_or_more)
 """A list that may be written as its only item."""
 
 Entries = BeforeValidator(_without_null)
@@ -237,13 +237,15 @@ def _refuse_lone_port(value: object) -> object:
     return value
 
 
-BindAddress = Annotated[str, BeforeValidator(_refuse_lone_port), AfterValidator(lambda text: str(parse_bind(text)))]
+BindAddress = Annotated[
+    str, BeforeValidator(_refuse_lone_port), AfterValidator(lambda text: str(parse_bind(text))), Written("address")
+]
 """A listening address in its canonical text; `parse_bind` takes it apart."""
 
-HostName = Annotated[str, AfterValidator(host_name)]
+HostName = Annotated[str, AfterValidator(host_name), Written("host name")]
 """A host name, lower case, in punycode, without a trailing dot."""
 
-HostPattern = Annotated[str, AfterValidator(host_pattern)]
+HostPattern = Annotated[str, AfterValidator(host_pattern), Written("host")]
 """What a route's host may be."""
 
 FieldValue = Annotated[str, AfterValidator(field_value)]

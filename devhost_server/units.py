@@ -154,10 +154,10 @@ def quote(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Marks a field type whose values people write in a notation of its own: its name and its renderer."""
+    """Marks a field type whose values have a name in the documentation, and perhaps a notation to render them in."""
 
     name: str
-    render: Callable[[Any], str]
+    render: Callable[[Any], str] = str
 
 
 def _number_or_text(allowed: str, kind: str, pattern: str) -> WithJsonSchema:

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from devhost_server.options import BindAddress, KeyProblem, Options, parse_bind
+from devhost_server.options import BindAddress, KeyedError, Options, parse_bind
 
 # RFC 6750 §2.1 b64token, widened to every visible character: the token travels in one header field.
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
@@ -33,7 +33,7 @@ class AdminOptions(Options):
     @model_validator(mode="after")
     def _open_to_others_only_with_a_token(self) -> Self:
         if self.bind is not None and self.token is None and not parse_bind(self.bind).is_local:
-            raise KeyProblem(
+            raise KeyedError(
                 "bind",
                 f"{self.bind} can be reached from other machines, so `token` is required: set one "
                 "(for example token: ${file:/run/secrets/admin-token}) or bind to 127.0.0.1 or unix:/path",

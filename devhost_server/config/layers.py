@@ -145,7 +145,8 @@ def _files_of(folder: Path, sources: Sources, problems: list[Problem]) -> list[P
         if other.exists():
             problems.append(_no_place(sources.show(other), f"this file would not be read; rename it to {name}"))
     if sources.env != DEFAULT_ENV and not (folder / names[1]).exists() and not problems:
-        problems.append(_no_place(sources.show(folder / names[1]), _missing_environment(folder, sources)))
+        expected = Path("config") if folder == PACKAGED else folder
+        problems.append(_no_place(sources.show(expected / names[1]), _missing_environment(folder, sources)))
     return [folder / name for name in names if (folder / name).exists()]
 
 

@@ -27,7 +27,7 @@ from devhost_server.options import (
     OneOrMore,
     Options,
 )
-from devhost_server.units import Duration, quote
+from devhost_server.units import Duration, Written, quote
 from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
@@ -85,10 +85,10 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-Name = Annotated[str, AfterValidator(entry_name)]
-Network = Annotated[str, AfterValidator(network)]
-RoutePath = Annotated[str, AfterValidator(route_path)]
-Method = Annotated[str, AfterValidator(method)]
+Name = Annotated[str, AfterValidator(entry_name), Written("name")]
+Network = Annotated[str, AfterValidator(network), Written("CIDR")]
+RoutePath = Annotated[str, AfterValidator(route_path), Written("path")]
+Method = Annotated[str, AfterValidator(method), Written("method")]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers, json_schema_input_type=int | Literal["auto"])]
 Hosts = Annotated[tuple[HostPattern, ...], OneOrMore, AfterValidator(_distinct)]
 Methods = Annotated[tuple[Method, ...], OneOrMore, AfterValidator(_distinct)]

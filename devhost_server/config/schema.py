@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -12,20 +12,20 @@ from devhost_server.options import Options
 from devhost_server.units import Written
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
+def alternatives(annotation: Any) -> Iterator[Any]:
     """Take Annotated and unions apart; give the plain types in them."""
     if get_origin(annotation) is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
+        yield from alternatives(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
         for each in get_args(annotation):
-            yield from _alternatives(each)
+            yield from alternatives(each)
     else:
         yield annotation
 
 
 def model_of(annotation: Any) -> type[Options] | None:
     """Give the options model that a field holds, if it holds one."""
-    for kind in _alternatives(annotation):
+    for kind in alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, Options):
             return kind
     return None
@@ -33,7 +33,7 @@ def model_of(annotation: Any) -> type[Options] | None:
 
 def item_model(annotation: Any) -> type[Options] | None:
     """Give the options model of the entries of a mapping or list field."""
-    for kind in _alternatives(annotation):
+    for kind in alternatives(annotation):
         arguments = get_args(kind)
         if get_origin(kind) is dict:
             return model_of(arguments[1])
@@ -68,11 +68,49 @@ def known_paths(model: type[Options] = Document, path: Path = ()) -> Iterator[Pa
 
 def written(field: FieldInfo) -> Written | None:
     """Give the notation of a field whose values people write in one: duration, size, rate."""
-    for metadata in (field.metadata, *(get_args(each)[1:] for each in get_args(field.annotation))):
-        for mark in metadata:
-            if isinstance(mark, Written):
-                return mark
-    return None
+    arms = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else ()
+    marks = [*field.metadata, *(mark for arm in arms for mark in get_args(arm)[1:])]
+    return next((mark for mark in marks if isinstance(mark, Written)), None)
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema of a configuration file, for editors: shorthand, ``${…}`` and ``null`` included."""
+    schema = Document.model_json_schema(mode="validation")
+    definitions = {name: _loosened(each) for name, each in schema.pop("$defs").items()}
+    expression = {"type": "string", "pattern": r"\$\{.+\}", "description": "An expression such as ${VAR:-default}."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_loosened(schema),
+        "title": "devhost-server configuration",
+        "$defs": {**definitions, "Expression": expression},
+    }
+
+
+_ANNOTATIONS: Final[tuple[str, ...]] = ("description", "default")
+
+
+def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let every property be null or an expression too, and drop the titles that only repeat the keys."""
+    schema = {key: value for key, value in schema.items() if key != "title"}
+    if "anyOf" in schema:
+        schema["anyOf"] = [_loosened(each) for each in schema["anyOf"]]
+    if "properties" in schema:
+        schema["properties"] = {key: _loosened_value(each) for key, each in schema["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            schema[key] = _loosened_value(schema[key])
+    return schema
+
+
+def _loosened_value(schema: dict[str, Any]) -> dict[str, Any]:
+    schema = _loosened(schema)
+    outer: dict[str, Any] = {key: schema.pop(key) for key in _ANNOTATIONS if key in schema}
+    kinds = schema.pop("anyOf", None) or [schema]
+    kinds += [kind["items"] for kind in kinds if "items" in kind]  # a list may be written as its only item
+    if any("$ref" in kind for kind in kinds):
+        outer.pop("default", None)  # a whole section's, which its own keys have
+    others: list[dict[str, Any]] = [{"$ref": "#/$defs/Expression"}, {"type": "null"}]
+    return {**outer, "anyOf": [*kinds, *(each for each in others if each not in kinds)]}
 
 
 def default_of(field: FieldInfo) -> Any:

@@ -14,7 +14,7 @@ from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import type_scalar
 from devhost_server.config.schema import known_paths, model_at
 from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value
-from devhost_server.options import KeyProblem
+from devhost_server.options import KeyedError
 from devhost_server.units import quote
 
 MASK: Final = "********"
@@ -179,7 +179,7 @@ def _problem(error: Mapping[str, Any], tree: Node, *, complete: bool) -> Problem
     about_key = error["type"] == "extra_forbidden" or loc[-1] == "[key]"
     path = (*found, loc[-1]) if error["type"] == "missing" else found
     reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, KeyProblem):
+    if isinstance(reason, KeyedError):
         node, path = find(tree, (*loc, reason.key))
     message = _sentence(error, loc)
     if is_secret(path, node.at):

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from devhost_server.options import Count, FieldValue, HeaderFields, KeyProblem, Options
+from devhost_server.options import Count, FieldValue, HeaderFields, KeyedError, Options
 from devhost_server.units import PositiveDuration, Size, quote
 
 # The gateway frames messages itself: a configured copy of these would contradict what is really sent.
@@ -63,10 +63,10 @@ class FixedAnswer(Options):
     @model_validator(mode="after")
     def _is_one_message(self) -> Self:
         if self.body and self.status in BODILESS:
-            raise KeyProblem("body", f"a {self.status} answer has no body: remove `body` or choose another status")
+            raise KeyedError("body", f"a {self.status} answer has no body: remove `body` or choose another status")
         if "content-type" in self.headers:
-            raise KeyProblem("headers", "`headers` has a content-type: write it as `content_type`")
+            raise KeyedError("headers", "`headers` has a content-type: write it as `content_type`")
         framing = sorted(FRAMING_FIELDS & self.headers.keys())
         if framing:
-            raise KeyProblem("headers", f"`headers` has {quote(framing[0])}, which the gateway sets itself: remove it")
+            raise KeyedError("headers", f"`headers` has {quote(framing[0])}, which the gateway sets itself: remove it")
         return self
