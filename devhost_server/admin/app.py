@@ -1,0 +1,257 @@
+"""The admin listener's application: health, metrics and the API, a Starlette app of the control process.
+
+It reads the scoreboard and the published documents. What it changes, it asks the master for: a reload by a number on
+the board row and SIGHUP, a drain by SIGTERM.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from devhost_server.admin import documents, guard
+from devhost_server.admin.replies import ProblemError, answer, json_answer
+from devhost_server.observe.metrics import Scrape, content_type, render, wants_openmetrics
+from devhost_server.observe.processes import Usages
+from devhost_server.observe.publication import Publication
+from devhost_server.observe.scoreboard import Board, Scoreboard, Slot
+from devhost_server.observe.view import Reader, View
+
+# A reload is heard of within one poll; the bound is what a master takes at the very most, with slow disks and workers.
+RELOAD_POLL: Final = 0.02
+RELOAD_BOUND: Final = 30.0
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the application is told when it starts: `master` is the pid that signals go to."""
+
+    listener: socket.socket
+    token: str | None
+    version: str
+    master: int
+
+
+@dataclass(eq=False)
+class Admin:
+    """The endpoints, and the little that they remember."""
+
+    facts: Facts
+    scoreboard: Scoreboard
+    publication: Publication
+    stopping: asyncio.Event
+    usages: Usages = field(default_factory=Usages)
+    drain_requested: bool = False
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.scoreboard, self.publication)
+        # One scrape at a time: they share `usages`, and two at once would only be slower.
+        self.scraping = asyncio.Lock()
+
+    # --- health ------------------------------------------------------------------------------------------------------
+
+    async def healthz(self, _request: Request) -> Response:
+        """Answer while this process lives."""
+        return answer(b"ok\n", "text/plain; charset=utf-8")
+
+    async def readyz(self, request: Request) -> Response:
+        """Tell whether requests should be sent here."""
+        view = self.reader.view()
+        if view.is_draining():
+            raise _not_ready("The gateway is draining: it finishes what it has and takes no new work.")
+        if not view.is_serving():
+            raise _not_ready("No worker is ready yet.")
+        return json_answer(request, {"status": "ready", "generation": view.board(Board.GENERATION)})
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def metrics(self, request: Request) -> Response:
+        """Render the metrics, in a thread: other requests are answered meanwhile."""
+        as_openmetrics = wants_openmetrics(",".join(request.headers.getlist("accept")))
+        async with self.scraping:
+            text = await run_in_threadpool(self._render, self.reader.view(), as_openmetrics)
+        return answer(text, content_type(as_openmetrics), headers={"Vary": "Accept"})
+
+    def _render(self, view: View, as_openmetrics: bool) -> bytes:
+        usages = self.usages.read({slot: row[Slot.PID] for slot, row in view.workers().items()})
+        return render(Scrape(view, usages, self.facts.version), as_openmetrics)
+
+    async def status(self, request: Request) -> Response:
+        """Describe the gateway."""
+        facts, view, now = self.facts, self.reader.view(), time.time()
+        report = self.reader.report()
+        document = documents.status(view, report, version=facts.version, master=facts.master, now=now)
+        return json_answer(request, document)
+
+    async def routes(self, request: Request) -> Response:
+        """Describe the routes."""
+        return json_answer(request, documents.routes(self.reader.view()))
+
+    async def upstreams(self, request: Request) -> Response:
+        """Describe the upstreams."""
+        view = self.reader.view()
+        return json_answer(request, {"generation": view.served.generation, "upstreams": documents.upstreams(view)})
+
+    async def config(self, request: Request) -> Response:
+        """Give the configuration that is served."""
+        return json_answer(request, documents.config(self.reader.view()))
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    async def reload(self, request: Request) -> Response:
+        """Have the configuration read again, and answer with how that went."""
+        if self._is_stopping():
+            raise _not_ready("The gateway is stopping and does not reload any more.")
+        report = await self._reloaded()
+        if report["result"] == "ok":
+            return json_answer(request, report)
+        raise ProblemError(422, "The configuration was not accepted; the one before still serves.", members=report)
+
+    async def _reloaded(self) -> documents.Json:
+        board = self.scoreboard.board
+        board[Board.RELOAD_REQUESTS] += 1
+        mine = board[Board.RELOAD_REQUESTS]
+        self._signal(signal.SIGHUP)
+        deadline = time.monotonic() + RELOAD_BOUND
+        while time.monotonic() < deadline:
+            if board[Board.RELOAD_SERVED] >= mine and (report := self.reader.report()) is not None:
+                return report
+            if self._is_stopping():
+                raise _not_ready("The gateway began to stop before the reload was done.")
+            await asyncio.sleep(RELOAD_POLL)
+        raise ProblemError(504, f"The master did not finish the reload within {RELOAD_BOUND:g} s; see its log.")
+
+    async def drain(self, request: Request) -> Response:
+        """Begin a graceful stop. Asked again, it does nothing: a second signal would cut what is in flight."""
+        if not self.drain_requested and not self._is_draining():
+            self._signal(signal.SIGTERM)
+        self.drain_requested = True
+        return json_answer(request, {"state": "draining"}, status=202)
+
+    def _is_draining(self) -> bool:
+        return self.scoreboard.board[Board.DRAINING] != 0
+
+    def _is_stopping(self) -> bool:
+        return self.stopping.is_set() or self.drain_requested or self._is_draining()
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.kill(self.facts.master, number)
+        except ProcessLookupError:
+            raise ProblemError(503, "The master is gone; this process ends as well.") from None
+
+    # --- the table ---------------------------------------------------------------------------------------------------
+
+    def endpoints(self) -> dict[tuple[str, str], Endpoint]:
+        """Give every endpoint by method and path; GET answers HEAD as well."""
+        return {
+            ("GET", "/healthz"): self.healthz,
+            ("GET", "/readyz"): self.readyz,
+            ("GET", "/metrics"): self.metrics,
+            ("GET", "/api/status"): self.status,
+            ("GET", "/api/routes"): self.routes,
+            ("GET", "/api/upstreams"): self.upstreams,
+            ("GET", "/api/config"): self.config,
+            ("POST", "/api/reload"): self.reload,
+            ("POST", "/api/drain"): self.drain,
+        }
+
+    def authorise(self, endpoint: Endpoint) -> Endpoint:
+        """Wrap an endpoint that changes something: no other site's page, and the token where one is set."""
+
+        async def authorised(request: Request) -> Response:
+            headers = request.headers
+            if guard.from_another_site(headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host")):
+                raise ProblemError(403, "A page of another site may not change this gateway.")
+            if self.facts.token is not None:
+                _demand_token(headers.get("authorization"), self.facts.token)
+            return await endpoint(request)
+
+        return authorised
+
+    def application(self) -> ASGIApp:
+        """Make the ASGI application."""
+        table = self.endpoints()
+        served = ", ".join(f"{method} {path}" for method, path in table)
+        app = Starlette(
+            routes=[
+                Route(path, endpoint if method == "GET" else self.authorise(endpoint), methods=[method])
+                for (method, path), endpoint in table.items()
+            ],
+            exception_handlers={
+                ProblemError: _problem,
+                HTTPException: _http_problem(served),
+                Exception: _internal,
+            },
+        )
+        app.router.redirect_slashes = False
+        return HostGuard(app, self.reader) if guard.is_loopback(self.facts.listener) else app
+
+
+class HostGuard:
+    """Refuses names that are not this machine's, so that no foreign name can be made to point at the listener."""
+
+    def __init__(self, app: ASGIApp, reader: Reader) -> None:
+        self._app = app
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421 (RFC 9110 §15.5.20)."""
+        hosts = Request(scope).headers.getlist("host")
+        admin = self._reader.view().served.settings.get("admin", {})
+        if guard.host_allowed(hosts, guard.bind_host(admin.get("bind"))):
+            await self._app(scope, receive, send)
+            return
+        sentence = "This listener answers to localhost, *.localhost, loopback addresses and its own name only."
+        await ProblemError(421, sentence).response()(scope, receive, send)
+
+
+def _not_ready(sentence: str) -> ProblemError:
+    return ProblemError(503, sentence, headers={"Retry-After": "1"})
+
+
+def _demand_token(authorization: str | None, token: str) -> None:
+    if not guard.token_matches(authorization, token):
+        error = "" if authorization is None else ', error="invalid_token"'
+        raise ProblemError(
+            401,
+            "Changes need the token of admin.token, sent as Authorization: Bearer TOKEN.",
+            headers={"WWW-Authenticate": f'Bearer realm="devhost-server"{error}'},
+        )
+
+
+def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101  # what the application registers this handler for
+    return error.response()
+
+
+def _http_problem(served: str) -> Callable[[Request, Exception], Response]:
+    def handle(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  # what the application registers this handler for
+        sentences = {
+            404: f"Nothing is served at {request.url.path}. There are: {served}.",
+            405: f"{request.method} is not allowed at {request.url.path}.",
+        }
+        detail = sentences.get(error.status_code, error.detail)
+        return ProblemError(error.status_code, detail, headers=error.headers).response()
+
+    return handle
+
+
+def _internal(_request: Request, error: Exception) -> Response:
+    sentence = f"The control process failed on this request ({type(error).__name__}); its log has the details."
+    return ProblemError(500, sentence).response()

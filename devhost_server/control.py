@@ -1,0 +1,103 @@
+"""The control process: everything that is not traffic. It serves the admin listener and lives as long as its master.
+
+The master forks it and calls `run`. It dies alone: the master starts another, and what is counted stays on the
+scoreboard. Nothing heavy is imported before `run`, so that the master's own memory stays small.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import setproctitle
+
+from devhost_server.observe.publication import Publication
+from devhost_server.observe.scoreboard import Scoreboard
+
+# How often the parent is looked at. With the closing of the listener, the process is gone within a second.
+_PARENT_POLL: Final = 0.2
+# The data plane goes first where cores are short: a scrape may take its time.
+_NICENESS: Final = 5
+# Sent to the whole process group by a terminal or by an operator who means the master.
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+_STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlContext:
+    """What the master hands over. The listener is bound and listening, None if there is no admin listener.
+
+    `master_pid` is known before the fork, so that a master which dies right after it is missed.
+    """
+
+    scoreboard: Scoreboard
+    publication: Publication
+    listener: socket.socket | None
+    token: str | None
+    version: str
+    master_pid: int
+
+
+def run(context: ControlContext) -> None:
+    """Serve until SIGTERM or SIGQUIT comes or the master is gone, then return.
+
+    The caller has forked; it owes the child nothing but to leave with `os._exit` or `sys.exit` afterwards.
+    """
+    _settle()
+    import uvloop  # noqa: PLC0415  # in the child alone, see the module's docstring
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_live(context))
+
+
+def _settle() -> None:
+    """Give up what the fork inherited from the master: its signal handlers and its name."""
+    signal.set_wakeup_fd(-1)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    setproctitle.setproctitle("devhost-server: control")
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.nice(_NICENESS)
+
+
+async def _live(context: ControlContext) -> None:
+    stopping = asyncio.Event()
+    for number in _STOPPING:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    orphaned = asyncio.create_task(_stop_when_orphaned(context.master_pid, stopping))
+    try:
+        if context.listener is None:
+            await stopping.wait()
+        else:
+            await _serve(context, context.listener, stopping)
+    finally:
+        orphaned.cancel()
+
+
+async def _stop_when_orphaned(master_pid: int, stopping: asyncio.Event) -> None:
+    while os.getppid() == master_pid:  # noqa: ASYNC110  # nothing tells of a parent's death, it has to be looked at
+        await asyncio.sleep(_PARENT_POLL)
+    stopping.set()
+
+
+async def _serve(context: ControlContext, listener: socket.socket, stopping: asyncio.Event) -> None:
+    from devhost_server.admin.app import Admin, Facts  # noqa: PLC0415  # in the child alone
+    from devhost_server.admin.server import AdminServer  # noqa: PLC0415
+
+    facts = Facts(listener, context.token, context.version, context.master_pid)
+    admin = Admin(facts, context.scoreboard, context.publication, stopping)
+    await AdminServer(admin.application()).serve_until(stopping, listener)
