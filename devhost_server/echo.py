@@ -53,6 +53,9 @@ from websockets.http11 import Request as Handshake
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
+from devhost_server.listeners import BACKLOG, ListenError, listen
+from devhost_server.options import parse_bind
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -72,7 +75,6 @@ LINGER_SECONDS = 1.0
 """How long a refused client may go on sending: closing with unread input makes the kernel send a reset, which can
 destroy the refusal before it is read (RFC 9112 §9.6)."""
 PARENT_POLL_SECONDS = 0.5
-BACKLOG = 1024
 
 _WRITE_HIGH_WATER = 256 * 1024
 _PERIOD = 251
@@ -947,32 +949,16 @@ def _bound(listener: socket.socket) -> str:
     return _address(name) if isinstance(name, tuple) else f"unix:{name}"
 
 
-def parse_bind(text: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT` or `[V6]:PORT`. Raises ValueError with a sentence."""
-    matched = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})", text)
-    if matched is None or int(matched["port"]) > 65535:
-        raise ValueError(f"{text!r} is not an address to listen on; give HOST:PORT or [IPV6]:PORT, port 0 to 65535")
-    return matched["v6"] or matched["host"], int(matched["port"])
-
-
-def listen(bind: str) -> socket.socket:
-    """Return a listening socket for `HOST:PORT`. Raises ValueError for a bad address, OSError if it cannot be had."""
-    host, port = parse_bind(bind)
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.create_server(cast("tuple[str, int]", address[:2]), family=family, backlog=BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
 @click.command()
-@click.argument("bind", metavar="[HOST:PORT]", default=DEFAULT_BIND)
+@click.argument("bind", metavar="[HOST:PORT|unix:/PATH]", default=DEFAULT_BIND)
 def main(bind: str) -> None:
     """Run the echo upstream alone, by default on 127.0.0.1:7779; port 0 takes a free one."""
     try:
-        listener = listen(bind)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(f"cannot listen on {bind}: {error}") from error
-    click.echo(f"echo upstream on http://{_bound(listener)}")
+        listener = listen(parse_bind(bind))
+    except (ValueError, ListenError) as error:
+        raise click.ClickException(str(error)) from error
+    where = _bound(listener)
+    click.echo(f"echo upstream on {where if where.startswith('unix:') else f'http://{where}'}")
     serve(listener, stop_on_parent_exit=False)
 
 

@@ -34,7 +34,7 @@ _PERIODS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PERIOD_NAMES: Final = {"s": "s", "sec": "s", "m": "min", "min": "min", "h": "h", "hour": "h", "d": "d", "day": "d"}
 
 # Digits are bounded so that a page of them is refused at once instead of being computed with.
-_NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,40})?")
 _DURATION: Final = re.compile(rf"({_NUMBER.pattern})(ms|[smhd])")
 _SIZE: Final = re.compile(rf"({_NUMBER.pattern})\s?([kmgt]i?b|b)?", re.IGNORECASE)
 _RATE: Final = re.compile(r"([0-9]{1,20})\s?/\s?([a-z]{1,6})")

@@ -87,7 +87,7 @@ def _lines(value: Any, path: Path, indent: int) -> Iterator[tuple[str, Path | No
         yield " " * indent + _inline(value), path
         return
     for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-        head = f"{' ' * indent}{scalar(str(key))}:" if isinstance(value, dict) else f"{' ' * indent}-"
+        head = f"{' ' * indent}{scalar(str(key), expanded=False)}:" if isinstance(value, dict) else f"{' ' * indent}-"
         if not _is_block(child):
             yield f"{head} {_inline(child)}", (*path, key)
         elif isinstance(value, dict):
@@ -111,13 +111,16 @@ def _inline(value: Any) -> str:
     return "{}" if isinstance(value, dict) else scalar(value)
 
 
-def scalar(value: Any) -> str:
-    """Write a scalar; text that anybody's YAML would read as anything else, or that would be expanded, is quoted."""
+def scalar(value: Any, *, expanded: bool = True) -> str:
+    """Write a scalar; text that anybody's YAML would read as anything else, or that would be expanded, is quoted.
+
+    Keys are never expanded: for them, `expanded` is False.
+    """
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN.fullmatch(value) and value == value.strip() and type_scalar(value) == value == yaml.safe_load(value):
         return value
-    quoted = json.dumps(_EXPRESSION.sub("$$", value), ensure_ascii=False)
+    quoted = json.dumps(_EXPRESSION.sub("$$", value) if expanded else value, ensure_ascii=False)
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 

@@ -94,6 +94,11 @@ class RequestFields:
         return None
 
     @property
+    def has_body(self) -> bool:
+        """Whether content follows the head (RFC 9112 §6.3); a length of 0 announces none."""
+        return self.chunked or bool(self.length)
+
+    @property
     def wants_websocket(self) -> bool:
         """Whether the upgrade asked for is (also) to WebSocket."""
         return self.upgrade is not None and b"websocket" in tokens(self.upgrade)

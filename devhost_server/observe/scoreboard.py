@@ -123,8 +123,8 @@ class UpstreamCell(IntEnum):
 class TargetCell(IntEnum):
     """Cells of a target's block."""
 
-    IN_FLIGHT = 0  # gauge
     ACTIVE = 1  # gauge: connections carrying an exchange
+    IN_FLIGHT = 1  # the same number: a connection carries one exchange at a time
     IDLE = 2  # gauge
     CONNECTING = 3  # gauge
     FAILING_SINCE = 4  # gauge: Unix time in microseconds of the first failure of the running series; 0 while it works
@@ -133,7 +133,6 @@ class TargetCell(IntEnum):
 
 ROUTE_GAUGES: Final = (RouteCell.IN_FLIGHT, RouteCell.WEBSOCKETS)
 TARGET_GAUGES: Final = (
-    TargetCell.IN_FLIGHT,
     TargetCell.ACTIVE,
     TargetCell.IDLE,
     TargetCell.CONNECTING,

@@ -1,0 +1,32 @@
+"""How many cores this process may use."""
+
+import math
+import os
+from pathlib import Path
+
+
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Give the cores that affinity and the cgroup's CPU quota leave to this process, at least one.
+
+    A quota that is not whole is rounded up: 1.5 cores are better used by two workers than by one.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")
+    return max(1, min(cores, math.ceil(quota)) if quota is not None else cores)
+
+
+def _quota_v2(file: Path) -> float | None:
+    try:
+        quota, period = file.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return None if quota <= 0 else quota / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,228 @@
+"""The one mutable record of a request: what came, what was decided, what happened, and who waits for what.
+
+An exchange is also the meeting point of the two connections: they post events to it and the gateway's coroutine, which
+tells the request's life, waits for them. There is no task and no future in between. Posting an event runs the coroutine
+to its next wait there and then, within the parser callback that met the event.
+"""
+
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from devhost_server.failures import INTERNAL, Fault
+
+if TYPE_CHECKING:
+    from devhost_server.http.client_connection import ClientConnection
+    from devhost_server.http.request_head import RequestFields
+    from devhost_server.http.response_head import ResponseHead
+    from devhost_server.http.server_connection import ServerConnection
+    from devhost_server.snapshot import Route
+    from devhost_server.upstream.target import Target
+
+# A body of up to this many bytes is kept until the response begins, so that an idempotent request can be sent again.
+# 64 KiB is what nginx holds in memory (client_body_buffer_size is 16k) times four; more would cost memory per request.
+REPLAY_LIMIT: Final = 64 * 1024
+
+# RFC 9110 §9.2.2.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
+
+
+class Event:
+    """What a connection can tell an exchange, besides a `Fault` or a `ServerConnection` that became free."""
+
+    RESPONSE: Final = "response"  # the response head is there, with what came behind it
+    FINISHED: Final = "finished"  # the response has ended as it should
+    ENDED: Final = "ended"  # the tunnel has ended
+
+
+Posted = "str | Fault | ServerConnection"
+
+
+@coroutine
+def _posted() -> Generator[None, Any, Any]:
+    return (yield)
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_coroutine",
+        "_pending",
+        "_waiting",
+        "attempts",
+        "body",
+        "body_size",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "client_address",
+        "connect_seconds",
+        "connection",
+        "continued",
+        "failure_detail",
+        "fault",
+        "fields",
+        "finished_early",
+        "first_pieces",
+        "host",
+        "method",
+        "old",
+        "request_complete",
+        "request_id",
+        "request_trailers",
+        "response",
+        "response_started",
+        "route",
+        "sent_at",
+        "started",
+        "status",
+        "target",
+        "target_path",
+        "tried",
+        "tunnel",
+        "upstream_seconds",
+    )
+
+    def __init__(
+        self, client: "ClientConnection", method: bytes, target: bytes, fields: "RequestFields | None", started: float
+    ) -> None:
+        # What was received.
+        self.client = client
+        self.method = method
+        self.target_path = target  # in origin form, or *
+        self.fields = fields
+        self.old = False  # HTTP/1.0
+        self.host = b""
+        self.client_address = b""
+        self.request_id = b""
+        # What was decided.
+        self.route: Route | None = None
+        self.target: Target | None = None
+        self.connection: ServerConnection | None = None
+        # The request body on its way: what is kept for sending (again), and what has been seen of it.
+        self.body: list[bytes] | None = None
+        self.body_size = 0
+        self.request_complete = True
+        self.request_trailers = b""
+        # What came back.
+        self.response: ResponseHead | None = None
+        self.first_pieces: list[bytes] = []
+        self.finished_early = False  # the whole response came with its head
+        self.response_started = False  # bytes of a final response have been handed to the client
+        self.continued = False  # a 100 has been forwarded
+        self.tunnel = False
+        self.fault: Fault | None = None
+        # What it took.
+        self.started = started  # monotonic seconds
+        self.sent_at = 0.0
+        self.connect_seconds = 0.0
+        self.upstream_seconds = 0.0  # from the last sending of the head to the response head
+        self.attempts = 0
+        self.tried: list[str] = []
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._coroutine: Coroutine[Any, Any, None] | None = None
+        self._waiting = False
+        self._pending: object = None
+
+    def __repr__(self) -> str:
+        target = self.target_path[:80].decode("latin-1")
+        return f"<Exchange {self.method.decode('latin-1')} {target} status={self.status} attempts={self.attempts}>"
+
+    # -- the coroutine that tells its life ----------------------------------------------------------------------------
+
+    def run(self, life: Coroutine[Any, Any, None]) -> None:
+        """Begin: run `life` to its first wait."""
+        self._coroutine = life
+        self._advance(None)
+
+    async def event(self) -> Any:
+        """Wait for the next event. Only the coroutine given to `run` may call this."""
+        if self._pending is not None:
+            event, self._pending = self._pending, None
+            return event
+        self._waiting = True
+        return await _posted()
+
+    def post(self, event: object) -> None:
+        """Tell what happened. An event for an exchange that is over is dropped.
+
+        While the coroutine is running, the first event waits for it; a second one could only report the consequences
+        of the first, and is dropped too.
+        """
+        if self._waiting:
+            self._waiting = False
+            self._advance(event)
+        elif self._pending is None:
+            self._pending = event
+
+    @property
+    def over(self) -> bool:
+        """Whether its life has been told to the end."""
+        return self._coroutine is None
+
+    def _advance(self, event: object) -> None:
+        life = self._coroutine
+        if life is None:
+            return
+        try:
+            life.send(event)
+        except StopIteration:
+            self._coroutine = None
+        except Exception:
+            self._coroutine = None
+            self.client.gateway.broke(self)
+
+    # -- the request body ---------------------------------------------------------------------------------------------
+
+    def upload(self, piece: bytes) -> bool:
+        """Take in a piece of the request body: send it, or keep it until there is where to.
+
+        False asks the client connection to stop reading until `attached` has run.
+        """
+        self.bytes_in += len(piece)
+        connection = self.connection
+        if self.body is not None:
+            self.body_size += len(piece)
+            if connection is None or self.body_size <= REPLAY_LIMIT:
+                self.body.append(piece)
+            else:
+                self.body = None  # too much to be sent twice
+        if connection is None:
+            return self.body_size < REPLAY_LIMIT
+        connection.send_body(piece)
+        return True
+
+    def upload_complete(self, trailers: bytes) -> None:
+        """Note that the request body has ended, with a block of trailers."""
+        self.request_complete = True
+        self.request_trailers = trailers
+        if self.connection is not None:
+            self.connection.end_body(trailers)
+
+    def attach(self, connection: "ServerConnection", head: bytes) -> None:
+        """Send head and body, as far as it has come, on `connection`; what follows goes there directly."""
+        connection.begin(self, head)
+        self.connection = connection
+        if self.fields is None or not self.fields.has_body:
+            return
+        for piece in self.body or ():
+            connection.send_body(piece)
+        if self.body_size > REPLAY_LIMIT:
+            self.body = None
+        if self.request_complete:
+            connection.end_body(self.request_trailers)
+        else:
+            self.client.resume_body()
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it may be sent again although a target may have acted on it."""
+        return self.method in IDEMPOTENT and (self.body is not None or not self.bytes_in)
+
+
+def internal_fault() -> Fault:
+    """Give what is said of a bug of ours: nothing about it belongs on the wire."""
+    return INTERNAL("The gateway met an error of its own; its log tells more under this request id.")

@@ -1,0 +1,609 @@
+"""The life of a request.
+
+Read `Gateway.handle` from top to bottom: a request whose head has been checked is routed, sent to a target, answered,
+and accounted for exactly once. Everything it calls either decides (without I/O) or is one step on one connection.
+
+`handle` is a coroutine without a task: the connections post events to the exchange, and each event runs the coroutine
+to its next wait (see `devhost_server.exchange`). A wait is the only place where anything else can happen.
+"""
+
+import base64
+import hashlib
+import logging
+import random
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from devhost_server.deadlines import Wheel
+from devhost_server.exchange import Event, Exchange, internal_fault
+from devhost_server.failures import (
+    BAD_REQUEST,
+    CLIENT_GONE,
+    CLIENT_STALLED,
+    DRAINING,
+    FLAGS,
+    GATEWAY_FULL,
+    LOOP,
+    NO_ROUTE,
+    UPGRADE_FAILED,
+    UPSTREAM_PROTOCOL,
+    UPSTREAM_RESET,
+    Blame,
+    Fault,
+    Retry,
+)
+from devhost_server.http import forward, pages, replies
+from devhost_server.http.client_connection import ClientConnection
+from devhost_server.http.fields import tokens
+from devhost_server.http.server_connection import ServerConnection
+from devhost_server.http.tunnel import Tunnel
+from devhost_server.observe.access_log import AccessLog
+from devhost_server.observe.scoreboard import (
+    RETRY_REASONS,
+    ROUTE_CODES,
+    TARGET_CODES,
+    RouteCell,
+    Scoreboard,
+    Slot,
+    TargetCell,
+    UpstreamCell,
+    code_cell,
+    observe,
+)
+from devhost_server.snapshot import Route, Snapshot
+from devhost_server.upstream.target import Target, Waiter
+
+if TYPE_CHECKING:
+    from devhost_server.http.response_head import ResponseHead
+    from devhost_server.upstream.upstream import Upstream
+
+_log = logging.getLogger("devhost_server.gateway")
+
+_FLAG_CELLS: Final = {flag: RouteCell.FAILURES + index for index, flag in enumerate(FLAGS)}
+_RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in enumerate(RETRY_REASONS)}
+# RFC 6455 §1.3.
+_WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Peers remembered: parsing an address costs more than forwarding a request.
+_PEERS: Final = 4096
+# How long an idle connection may still be used for a request that was under way when a drain began.
+_DRAIN_IDLE_SECONDS: Final = 1.0
+
+_BAD_HOST: Final = BAD_REQUEST("The Host is not a name or an address, with a port from 0 to 65535 at most.")
+
+
+class Gateway:
+    """What one worker serves with: the current snapshot, its connections, and how exchanges are told and counted."""
+
+    def __init__(self, scoreboard: Scoreboard, slot: int, snapshot: Snapshot, log: AccessLog, wheel: Wheel) -> None:
+        self.wheel = wheel
+        self.row = scoreboard.row(slot)
+        self.log = log
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self.tunnels: set[Tunnel] = set()
+        self.in_flight = 0
+        self.drain_finished = 0  # exchanges that ended well since the drain began
+        self.drain_closed = 0  # WebSockets that were told to go
+        self.drain_cut = 0
+        self._peers: dict[tuple[str, int], forward.Peer] = {}
+        self._listeners: dict[object, int] = {}
+        self.listener_open: list[int] = []
+        self.listener_active: list[int] = []
+        self._random = random.Random()  # noqa: S311 -- ids are to be unique, not secret; seeded anew in each worker
+        self.serve(snapshot)
+
+    def serve(self, snapshot: Snapshot) -> None:
+        """Serve this snapshot from the next request on."""
+        self.snapshot = snapshot
+        self.limits = snapshot.limits
+        self.timeouts = snapshot.timeouts
+        self._peers.clear()
+        self.row[Slot.GENERATION] = snapshot.generation
+
+    # -- the life of a request ----------------------------------------------------------------------------------------
+
+    async def handle(self, x: Exchange) -> None:
+        """Take a request whose head is sound from its routing to the end of its answer."""
+        route = self._route(x)
+        if isinstance(route, Fault):
+            self.refuse(x, route)
+            return
+        if route.respond is not None:
+            self._respond(x, route)
+            return
+
+        connection = await self._send(x, route)
+        if isinstance(connection, Fault):
+            self.refuse(x, connection)
+            return
+
+        response = x.response
+        if response is None or (response.status == 101 and not _upgrades(x, response)):
+            self.refuse(x, _bad_upgrade(x))
+        elif response.status == 101:
+            await self._tunnel(x, connection, response)
+        else:
+            await self._answer(x, connection, response)
+
+    def _route(self, x: Exchange) -> Route | Fault:
+        """Decide who answers, and take the request in for them."""
+        snapshot, fields = self.snapshot, x.fields
+        if fields is None:
+            return internal_fault()
+        x.request_id = fields.request_id or self._new_id()
+        x.client_address = forward.client_address(x.client.peer, fields, snapshot.trusted)
+        levels = snapshot.routes.levels(x.host)
+        if levels is None:
+            return _BAD_HOST
+        if fields.via is not None and forward.loops(fields.via, snapshot.instance):
+            return LOOP("The request has already been through this gateway: a target points back at it.")
+        route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
+        if route is None:
+            return NO_ROUTE(f"No route answers {_host_text(x)}{x.target_path[:200].decode('latin-1')}.")
+        x.route = route
+        self.row[route.cell] += 1
+        self.in_flight += 1
+        return route
+
+    async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
+        """Send the request to targets until one answers; give its connection, or why there is no answer.
+
+        A try that fails is repeated if it is certain that nothing was executed, or harmless if it was: on another
+        target, or on a fresh connection if an idle one turned out to be dead.
+        """
+        upstream = route.upstream
+        if upstream is None:
+            return internal_fault()
+        upstream.budget.deposit()
+        if x.body is None and x.fields is not None and x.fields.has_body:
+            return internal_fault()
+        tried: list[Target] = []
+        target = upstream.pick()
+        fresh = False
+        while target is not None:
+            path = forward.rewrite(x.target_path, route.prefix, target.base_path)
+            if path is None:
+                return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
+            x.target = target
+            x.attempts += 1
+            connection = await self._acquire(x, target, fresh=fresh)
+            if isinstance(connection, ServerConnection):
+                reused = connection.served > 0
+                x.sent_at = time.monotonic()
+                x.attach(connection, self._request_head(x, path, target, upstream.pass_host))
+                event = await x.event()
+                if event is Event.RESPONSE:
+                    return connection
+                fault = self._attempt_failed(x, target, connection, event)
+                stale = reused and fault.failure is UPSTREAM_RESET
+            else:
+                fault, stale = connection, False
+                self._count_target(x, target, fault.failure.status)
+            tried.append(target)
+            x.tried.append(f"{target.address}: {fault.detail}")
+            target = self._next_try(x, upstream, tried, fault, stale=stale)
+            fresh = stale
+            if target is None:
+                return fault
+        return internal_fault()
+
+    async def _acquire(self, x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | Fault:
+        """Get a connection to the target: an idle one at once, or whichever is ready first."""
+        idle = None if fresh else target.take()
+        if idle is not None:
+            return idle
+        waiter = target.wait_for(x, fresh=fresh)
+        if isinstance(waiter, Waiter):
+            event: ServerConnection | Fault = await x.event()
+            if isinstance(event, Fault):
+                waiter.leave()
+            return event
+        return waiter
+
+    def _next_try(
+        self, x: Exchange, upstream: "Upstream", tried: list[Target], fault: Fault, *, stale: bool
+    ) -> Target | None:
+        """Decide whether and where a failed try is repeated."""
+        retry = fault.failure.retry
+        if retry is Retry.NEVER or (retry is Retry.REPLAY and not x.replayable):
+            return None
+        if stale:
+            # Not the target's failure: it closed an idle connection at the moment we used it. The fresh connection
+            # that follows cannot be stale, so this happens once.
+            target: Target | None = tried[-1]
+            reason = "stale"
+        else:
+            target = None if x.attempts >= upstream.attempts else upstream.pick(tried)
+            reason = "connect" if retry is Retry.SAFE else "reset"
+        if target is None or (not stale and (target in tried or not upstream.budget.withdraw())):
+            return None
+        self.row[upstream.cell + _RETRY_CELLS[reason]] += 1
+        return target
+
+    def _attempt_failed(self, x: Exchange, target: Target, connection: ServerConnection, event: object) -> Fault:
+        """Part from a connection that brought no response."""
+        x.connection = None
+        connection.reusable = False
+        target.release(connection)
+        fault = event if isinstance(event, Fault) else internal_fault()
+        if fault.failure.blame is Blame.UPSTREAM:
+            self._count_target(x, target, fault.failure.status)
+        return fault
+
+    def _request_head(self, x: Exchange, path: bytes, target: Target, pass_host: bool) -> bytes:
+        fields = x.fields
+        if fields is None:
+            raise ValueError(x)
+        if not pass_host or not x.host:
+            host_line: bytes | None = target.authority
+        else:
+            host_line = None if x.host == fields.host else x.host
+        return forward.request_head(
+            x.method,
+            path,
+            fields,
+            old=x.old,
+            host=x.host or target.authority,
+            host_line=host_line,
+            peer=x.client.peer,
+            request_id=x.request_id,
+            instance=self.snapshot.instance,
+        )
+
+    async def _answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
+        """Pass the response on; what has come of it already goes out with the head."""
+        client = x.client
+        x.status = response.status
+        keep_alive = self._keeps_alive(x)
+        has_body = response.allows_body(x.method)
+        unbounded = has_body and response.length is None
+        chunked_body = unbounded and not x.old
+        if unbounded and x.old:
+            keep_alive = False  # the end of the body is the end of the connection (RFC 9112 §6.3 item 8)
+        if x.finished_early and not x.request_complete:
+            keep_alive = False
+        framing = b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
+        framing += _connection_lines(x, keep_alive=keep_alive)
+
+        x.response_started = True
+        client.send_head(forward.response_head(response, x.request_id, framing), chunked_body=chunked_body)
+        if x.first_pieces:
+            client.send_body(x, x.first_pieces)
+        if not x.finished_early:
+            event = await x.event()
+            if isinstance(event, Fault):
+                self._cut(x, event)
+                return
+        if has_body:
+            client.end_body(connection.trailers)
+        self._part(x, connection)
+        self._account(x)
+        client.finish(keep_alive=keep_alive)
+
+    async def _tunnel(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
+        """Join the two connections until either ends."""
+        client, route, target = x.client, x.route, x.target
+        if route is None or target is None or x.fields is None:
+            raise ValueError(x)
+        x.status = 101
+        x.response_started = True
+        hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
+        client.send_head(forward.response_head(response, x.request_id, hop), chunked_body=False)
+        early_up, early_down = client.become_tunnel(), connection.become_tunnel()
+        target.surrender(connection)
+        tunnel = Tunnel(
+            client.transport,
+            connection.transport,
+            websocket=x.fields.wants_websocket,
+            idle=target.timeouts.tunnel_idle,
+            wheel=self.wheel,
+            ended=lambda: x.post(Event.ENDED),
+        )
+        self.tunnels.add(tunnel)
+        self.row[route.cell + RouteCell.WEBSOCKETS] += 1
+        tunnel.open(early_up, early_down)
+        await x.event()
+        self.tunnels.discard(tunnel)
+        self.row[route.cell + RouteCell.WEBSOCKETS] -= 1
+        x.bytes_in, x.bytes_out = tunnel.bytes_up, tunnel.bytes_down
+        x.connection = None
+        self._account(x)
+        self.disconnected(client)
+
+    # -- answers of our own -------------------------------------------------------------------------------------------
+
+    def refuse(self, x: Exchange, fault: Fault) -> None:
+        """End an exchange that failed before its response began: with an answer that says why, if anybody listens."""
+        self._drop_connection(x)
+        x.fault = fault
+        x.status = fault.failure.status
+        if not x.request_id:
+            x.request_id = self._new_id()
+            x.client_address = x.client_address or x.client.peer.address
+        if fault.failure in (CLIENT_GONE, CLIENT_STALLED) or x.client.transport.is_closing():
+            self._account(x)
+            x.client.finish(keep_alive=False)
+            return
+        # After a head or body that could not be read, nothing on this connection can be told apart any more.
+        keep_alive = self._keeps_alive(x) and x.request_complete and fault.failure.flag not in ("BR", "RT", "TL")
+        self._reply(x, fault, keep_alive=keep_alive)
+        self._account(x)
+        x.client.finish(keep_alive=keep_alive)
+
+    def _reply(self, x: Exchange, fault: Fault, *, keep_alive: bool) -> None:
+        failure = fault.failure
+        accept = x.fields.get(b"accept") if x.fields is not None else None
+        content_type, body = pages.render(self._facts(x, fault), accept)
+        fields = [
+            (b"Content-Type", content_type),
+            (b"Cache-Control", b"no-store"),
+            (b"X-Request-ID", x.request_id),
+            (b"Proxy-Status", replies.proxy_status(failure.error)),
+        ]
+        if failure.retry_after is not None:
+            fields.append((b"Retry-After", b"%d" % failure.retry_after))
+        if fault.allow is not None:
+            fields.append((b"Allow", fault.allow.encode()))
+        self._send_reply(x, failure.status, fields, body, keep_alive=keep_alive)
+
+    def _respond(self, x: Exchange, route: Route) -> None:
+        """Answer from the configuration."""
+        respond = route.respond
+        if respond is None:
+            raise ValueError(route)
+        body = respond.body.encode()
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in respond.headers.items()]
+        if body:
+            fields.append((b"Content-Type", respond.content_type.encode("latin-1")))
+        fields.append((b"X-Request-ID", x.request_id))
+        x.status = respond.status
+        keep_alive = self._keeps_alive(x) and x.request_complete
+        self._send_reply(x, respond.status, fields, body, keep_alive=keep_alive)
+        self._account(x)
+        x.client.finish(keep_alive=keep_alive)
+
+    def _send_reply(
+        self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, keep_alive: bool
+    ) -> None:
+        with_body = x.method != b"HEAD"
+        hop = _connection_lines(x, keep_alive=keep_alive)
+        x.bytes_out = len(body) if with_body else 0
+        x.response_started = True
+        reply = replies.build(status, fields, body, with_body=with_body, hop=hop)
+        x.client.send_head(reply, chunked_body=False)
+
+    def _facts(self, x: Exchange, fault: Fault) -> pages.Facts:
+        failure, route, target = fault.failure, x.route, x.target
+        since = self.row[target.cell + TargetCell.FAILING_SINCE] if target is not None else 0
+        return pages.Facts(
+            status=failure.status,
+            reason=replies.reason(failure.status),
+            flag=failure.flag,
+            error=failure.error,
+            title=failure.title,
+            detail=fault.detail,
+            request_id=x.request_id.decode(),
+            method=x.method.decode("latin-1"),
+            host=_host_text(x),
+            target=x.target_path.decode("utf-8", "surrogateescape"),
+            route=None if route is None else route.name,
+            owner=None if route is None else route.owner,
+            upstream=None if route is None or route.upstream is None else route.upstream.name,
+            target_addr=None if target is None else target.address,
+            tried=tuple(x.tried),
+            since=datetime.fromtimestamp(since / 1e6, UTC).isoformat(timespec="seconds") if since else None,
+            instance=self.snapshot.instance.decode(),
+        )
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def _cut(self, x: Exchange, fault: Fault) -> None:
+        """End an exchange whose response has begun and cannot be completed: only hanging up is honest now."""
+        x.fault = fault
+        self._drop_connection(x)
+        self._account(x)
+        x.client.cut()
+
+    def _drop_connection(self, x: Exchange) -> None:
+        connection, x.connection = x.connection, None
+        if connection is not None and x.target is not None:
+            connection.reusable = False
+            x.target.release(connection)
+
+    def _part(self, x: Exchange, connection: ServerConnection) -> None:
+        """Give the connection back; one whose request was not sent whole is of no use to anybody."""
+        x.connection = None
+        if not x.request_complete:
+            connection.reusable = False
+        if x.target is not None:
+            x.target.release(connection)
+
+    def broke(self, x: Exchange) -> None:
+        """Answer for an error of ours: this exchange fails, nothing else does."""
+        _log.exception("request %s failed in the gateway", x.request_id.decode("latin-1"))
+        fault = internal_fault()
+        if x.response_started:
+            self._cut(x, fault)
+        else:
+            self.refuse(x, fault)
+
+    def _account(self, x: Exchange) -> None:
+        """Count and log an exchange that is over. Every exchange comes here exactly once."""
+        seconds = time.monotonic() - x.started
+        row, route = self.row, x.route
+        if route is None:
+            route = self.snapshot.unrouted
+        else:
+            row[route.cell] -= 1
+            self.in_flight -= 1
+        at = route.cell
+        key = (x.method, x.status)
+        counter = route.code_cells.get(key)
+        if counter is None:
+            counter = code_cell(row, at + RouteCell.CODES, ROUTE_CODES, *key)
+            route.code_cells[key] = counter
+        row[counter] += 1
+        if x.bytes_in:
+            row[at + RouteCell.REQUEST_BYTES] += x.bytes_in
+        row[at + RouteCell.RESPONSE_BYTES] += x.bytes_out
+        observe(row, at + RouteCell.DURATION, int(seconds * 1e6))
+        if x.fault is not None:
+            row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
+        if x.response is not None and x.target is not None and route.upstream is not None:
+            self._count_target(x, x.target, x.response.status)
+            observe(row, route.upstream.head_cell, int(x.upstream_seconds * 1e6))
+            if x.connect_seconds:
+                observe(row, route.upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
+        if self.draining:
+            if x.fault is None:
+                self.drain_finished += 1
+            elif x.fault.failure is DRAINING:
+                self.drain_cut += 1
+        if self.log.enabled:
+            self.log.write(x, seconds)
+
+    def _count_target(self, x: Exchange, target: Target, status: int) -> None:
+        key = (x.method, status)
+        counter = target.code_cells.get(key)
+        if counter is None:
+            counter = code_cell(self.row, target.cell + TargetCell.CODES, TARGET_CODES, *key)
+            target.code_cells[key] = counter
+        self.row[counter] += 1
+
+    def _keeps_alive(self, x: Exchange) -> bool:
+        """Whether the client's connection outlives this exchange (RFC 9112 §9.3)."""
+        fields = x.fields
+        if fields is None or self.draining:
+            return False
+        return fields.keep_alive if x.old else not fields.close
+
+    def _new_id(self) -> bytes:
+        return b"%032x" % self._random.getrandbits(128)
+
+    # -- client connections -------------------------------------------------------------------------------------------
+
+    def listen(self, names: dict[object, int]) -> None:
+        """Note the listeners, by local address, in the order of the configuration."""
+        self._listeners = names
+        self.listener_open = [0] * max(len(names), 1)
+        self.listener_active = [0] * max(len(names), 1)
+
+    def connected(self, client: ClientConnection) -> None:
+        """Take in a new connection, or refuse it if there are too many."""
+        transport = client.transport
+        name = transport.get_extra_info("sockname")
+        peer = transport.get_extra_info("peername")
+        client.listener = self._listeners.get(name, 0)
+        address = peer[0] if isinstance(peer, tuple) else ""
+        port = name[1] if isinstance(name, tuple) else 80
+        known = self._peers.get((address, port))
+        if known is None:
+            if len(self._peers) >= _PEERS:
+                self._peers.clear()
+            known = self._peers[address, port] = forward.make_peer(address, port, self.snapshot.trusted)
+        client.peer = known
+        self.connections.add(client)
+        self.row[Slot.ACCEPTED] += 1
+        self.listener_open[client.listener] += 1
+        if len(self.connections) > self.limits.connections:
+            self.row[Slot.OVERLOADED] += 1
+            client.refuse_connection(GATEWAY_FULL(f"This worker already serves {self.limits.connections} connections."))
+
+    def disconnected(self, client: ClientConnection) -> None:
+        """Forget a connection that is gone."""
+        if client in self.connections:
+            self.connections.discard(client)
+            self.listener_open[client.listener] -= 1
+            if client.active:
+                self.rested(client)
+
+    def activated(self, client: ClientConnection) -> None:
+        """Note that a connection has begun an exchange."""
+        client.active = True
+        self.listener_active[client.listener] += 1
+
+    def rested(self, client: ClientConnection) -> None:
+        """Note that a connection waits for its next request."""
+        if client.active:
+            client.active = False
+            self.listener_active[client.listener] -= 1
+
+    def write_gauges(self) -> None:
+        """Put what is only counted in this process on the scoreboard."""
+        row = self.row
+        row[Slot.CONNECTIONS] = len(self.connections)
+        row[Slot.IN_FLIGHT] = self.in_flight
+        row[Slot.WEBSOCKETS] = len(self.tunnels)
+        row[Slot.DRAIN_FINISHED] = self.drain_finished
+        row[Slot.DRAIN_CLOSED] = self.drain_closed
+        row[Slot.DRAIN_CUT] = self.drain_cut
+        for index, (count, active) in enumerate(zip(self.listener_open, self.listener_active, strict=True)):
+            row[Slot.LISTENERS + 2 * index] = active
+            row[Slot.LISTENERS + 2 * index + 1] = count - active
+
+    # -- drain --------------------------------------------------------------------------------------------------------
+
+    def begin_drain(self) -> None:
+        """From now on every answer ends its connection; idle connections end after a moment's grace."""
+        self.draining = True
+        for client in tuple(self.connections):
+            client.drain(_DRAIN_IDLE_SECONDS)
+
+    def close_websockets(self, count: int) -> None:
+        """Tell up to `count` WebSockets that the gateway goes away."""
+        for tunnel in tuple(self.tunnels):
+            if count <= 0:
+                return
+            if not tunnel.closing and tunnel.close_going_away():
+                self.drain_closed += 1
+                count -= 1
+
+    def cut_everything(self) -> None:
+        """End what is left, at the deadline of a drain."""
+        for tunnel in tuple(self.tunnels):
+            if not tunnel.closing:
+                self.drain_cut += 1
+            tunnel.cut()
+        for client in tuple(self.connections):
+            exchange = client.exchange
+            if exchange is not None:
+                exchange.post(DRAINING("The gateway stopped before the answer was complete."))
+            else:
+                client.close()
+        self.write_gauges()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not self.connections and not self.tunnels
+
+
+def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
+    """Give the Connection line of an answer; HTTP/1.1 keeps alive without saying so."""
+    if not keep_alive:
+        return b"\r\nConnection: close"
+    return b"\r\nConnection: keep-alive" if x.old else b""
+
+
+def _host_text(x: Exchange) -> str:
+    return x.host.decode("latin-1") or "(no host)"
+
+
+def _upgrades(x: Exchange, response: "ResponseHead") -> bool:
+    """Whether a 101 is an answer to what was asked (RFC 9110 §15.2.2, RFC 6455 §4.1)."""
+    fields = x.fields
+    if fields is None or fields.upgrade is None or x.old or response.upgrade is None or not x.request_complete:
+        return False
+    if not set(tokens(response.upgrade)) <= set(tokens(fields.upgrade)):
+        return False
+    if b"websocket" not in tokens(response.upgrade):
+        return True
+    expected = hashlib.sha1((fields.websocket_key or b"") + _WEBSOCKET_GUID, usedforsecurity=False).digest()
+    return response.websocket_accept == base64.b64encode(expected)
+
+
+def _bad_upgrade(x: Exchange) -> Fault:
+    if x.fields is None or x.fields.upgrade is None:
+        return UPSTREAM_PROTOCOL("The target switched protocols although nobody asked it to.")
+    return UPGRADE_FAILED("The target's answer to the upgrade does not fit what was asked.")

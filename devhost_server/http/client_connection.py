@@ -1,0 +1,514 @@
+"""A client's connection: bytes in, requests out, and the way back.
+
+This is the protocol class that uvicorn is given as `http=`. It reads one request at a time, judges its head before
+anybody else sees it, feeds the body to the exchange as it comes, and keeps what is pipelined behind until its turn. It
+knows nothing of upstreams.
+"""
+
+import asyncio
+import fcntl
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from devhost_server.deadlines import NEVER
+from devhost_server.exchange import Exchange
+from devhost_server.failures import (
+    BAD_REQUEST,
+    BODY_TIMEOUT,
+    BODY_TOO_LARGE,
+    CLIENT_GONE,
+    CLIENT_STALLED,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    TARGET_TOO_LONG,
+    Fault,
+)
+from devhost_server.http import chunked
+from devhost_server.http.fields import VALUE_BYTES
+from devhost_server.http.forward import Peer
+from devhost_server.http.request_head import (
+    RequestFields,
+    first_flaw,
+    parse_request_block,
+    parse_request_line,
+    split_absolute,
+)
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from devhost_server.gateway import Gateway
+
+# What may wait behind the request that is being served, and what a write buffer may hold before its source is paused.
+_PIPELINE_LIMIT: Final = 64 * 1024
+WRITE_HIGH: Final = 128 * 1024
+# Above this, the parts of a chunk are handed over one by one rather than copied together.
+_COPY_LIMIT: Final = 16 * 1024
+# RFC 9112 §9.6: how long, and how much, is still read after the last response, so that the client sees it before a
+# reset. Two seconds is what nginx waits between two reads; it bounds the whole at 30.
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 1024 * 1024
+
+_IDLE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(6)
+
+_ABSENT_HOST: Final = BAD_REQUEST("There is no Host header, or it is empty.")
+_GONE: Final = CLIENT_GONE("The client closed the connection before the answer was complete.")
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection. `deadline` and `visit` belong to the wheel (see `devhost_server.deadlines`)."""
+
+    __slots__ = (
+        "_block",
+        "_buffer",
+        "_chunked_out",
+        "_decoder",
+        "_fields",
+        "_left",
+        "_lingered",
+        "_loop",
+        "_paused_for",
+        "_progress",
+        "_state",
+        "_write_paused",
+        "active",
+        "deadline",
+        "exchange",
+        "gateway",
+        "listener",
+        "peer",
+        "transport",
+        "visit",
+    )
+
+    def __init__(
+        self,
+        config: "Config",
+        server_state: "ServerState",
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.gateway = cast("Gateway", config.app)
+        self._loop = _loop or asyncio.get_running_loop()
+        self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
+        self.peer: Peer = None  # type: ignore[assignment] # likewise
+        self.listener = 0
+        self.exchange: Exchange | None = None
+        self.deadline = NEVER
+        self.visit = NEVER
+        self.active = False
+        self._state = _IDLE
+        self._buffer = b""
+        self._left = 0  # of the body, when it has a length
+        self._decoder: chunked.ChunkedDecoder | None = None
+        self._chunked_out = False
+        self._write_paused = False
+        self._paused_for = 0  # why reading is paused: a set of the bits below
+        self._progress: tuple[int, int] = (0, 0)
+        self._lingered = 0
+        self._block = b""  # the last field block, and what it said
+        self._fields: RequestFields | None = None
+
+    def __repr__(self) -> str:
+        peer = self.peer.address.decode() if self.peer is not None else "?"
+        state = ("idle", "body", "busy", "linger", "closed", "tunnel")[self._state]
+        return f"<ClientConnection {peer} {state}>"
+
+    # -- the transport's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, if there is room."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.arm(self.gateway.timeouts.head)
+        self.gateway.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes to whoever is due them."""
+        state = self._state
+        if state == _IDLE:
+            self._read_head(data)
+        elif state == _BODY:
+            self.arm(self.gateway.timeouts.body_idle)
+            self._read_body(data)
+        elif state == _BUSY:
+            self._queue(data)
+        elif state == _LINGER:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_BYTES:
+                self.transport.abort()
+
+    def eof_received(self) -> bool | None:
+        """Treat the end of what a client sends as its leaving, as Go and nginx do: a full close looks the same."""
+        self._leave()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; an exchange in flight is told."""
+        self._leave()
+        self._state = _CLOSED
+        self.deadline = NEVER
+        self.gateway.wheel.forget(self)
+        self.gateway.disconnected(self)
+
+    def pause_writing(self) -> None:
+        """Note that the client reads too slowly: nothing more is taken from the upstream until it has caught up."""
+        self._write_paused = True
+        self._progress = self._unsent()
+        self.arm(self.gateway.timeouts.write_idle)
+        exchange = self.exchange
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the upstream, or the next request, go on."""
+        self._write_paused = False
+        exchange = self.exchange
+        if exchange is None:
+            if self._state == _IDLE:
+                self.arm(self.gateway.timeouts.keepalive)
+                self._loop.call_soon(self._next)
+            return
+        self.deadline = NEVER
+        if self._state == _BODY:
+            self.arm(self.gateway.timeouts.body_idle)
+        if exchange.connection is not None:
+            exchange.connection.resume_reading()
+
+    # -- deadlines ----------------------------------------------------------------------------------------------------
+
+    def arm(self, seconds: float) -> None:
+        """Move the deadline to `seconds` from now."""
+        self.deadline = self.gateway.wheel.clock() + seconds
+        if self.deadline < self.visit:
+            self.gateway.wheel.watch(self)
+
+    def expire(self, now: float) -> None:
+        """Act on a passed deadline according to what the client was to do."""
+        self.deadline = NEVER
+        exchange = self.exchange
+        if self._write_paused or self._state == _CLOSED:
+            self._expire_write()
+        elif exchange is not None and self._state == _BODY:
+            if self._paused_for:
+                self.arm(self.gateway.timeouts.body_idle)  # it is we who do not read
+            else:
+                exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
+        elif self._state == _IDLE and self._buffer:
+            self._refuse(HEAD_TIMEOUT("The request head was not complete in time."))
+        elif self._state in (_IDLE, _LINGER):
+            self.close()
+
+    def _expire_write(self) -> None:
+        unsent = self._unsent()
+        if unsent != self._progress:
+            self._progress = unsent
+            self.arm(self.gateway.timeouts.write_idle)
+            return
+        if self.exchange is not None:
+            self.exchange.post(CLIENT_STALLED("The client did not take a byte of the answer for too long."))
+        self.transport.abort()
+
+    def _unsent(self) -> tuple[int, int]:
+        """Give what waits for the client: bytes in our buffer, and bytes in the kernel's that it has not confirmed."""
+        size = self.transport.get_write_buffer_size()
+        socket = self.transport.get_extra_info("socket")
+        try:
+            queued = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return size, 0
+        return size, struct.unpack("i", queued)[0]
+
+    # -- the head -----------------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        fresh = not self._buffer
+        if not fresh:
+            data = self._buffer + data
+        while data[:2] == b"\r\n":
+            data = data[2:]  # RFC 9112 §2.2: empty lines before a request are ignored
+        end = data.find(b"\r\n\r\n")
+        limits = self.gateway.limits
+        if end < 0 or end > limits.head:
+            self._read_partial(data, fresh=fresh)
+            return
+        self._buffer = b""
+        line_end = data.find(b"\r\n")
+        line = data[:line_end]
+        parsed = parse_request_line(line)
+        if isinstance(parsed, Fault):
+            self._refuse(parsed, line)
+            return
+        method, target, old = parsed
+        block = data[line_end:end]
+        if block == self._block and self._fields is not None:
+            fields = self._fields
+        else:
+            found = self._analyse(method, target, block)
+            if isinstance(found, Fault):
+                self._refuse(found, line)
+                return
+            fields = found
+        if len(target) > limits.target:
+            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), line)
+            return
+        host = fields.host
+        if not host and (host is not None or not old):
+            self._refuse(_ABSENT_HOST, line)
+            return
+        exchange = Exchange(self, method, target, fields, time.monotonic())
+        exchange.old = old
+        if target[:1] == b"/" or target == b"*":
+            exchange.host = host or b""
+        else:
+            exchange.host, exchange.target_path = split_absolute(method, target)
+        self._begin(exchange, fields, data[end + 4 :])
+
+    def _analyse(self, method: bytes, target: bytes, block: bytes) -> RequestFields | Fault:
+        limits = self.gateway.limits
+        if block.count(b"\r\n") > limits.headers:
+            return HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines.")
+        fields = parse_request_block(block, method, trusted=self.peer.trusted)
+        if isinstance(fields, Fault):
+            return fields
+        if fields.upgrade is None:  # with one, the analysis depends on the method too
+            self._block, self._fields = block, fields
+        return fields
+
+    def _read_partial(self, data: bytes, *, fresh: bool) -> None:
+        """Keep a head that has not fully come, unless it is already too large or beyond mending."""
+        limits = self.gateway.limits
+        line_end = data.find(b"\r\n")
+        if line_end < 0 and len(data) > limits.target + 64:
+            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."))
+            return
+        if len(data) > limits.head:
+            self._refuse(HEAD_TOO_LARGE(f"The request head is larger than {limits.head} bytes."), data[:line_end])
+            return
+        if fresh or data[len(self._buffer) :].translate(None, VALUE_BYTES):
+            flaw = first_flaw(data)
+            if flaw is not None:
+                self._refuse(flaw, data[: max(line_end, 0)])
+                return
+        if fresh and data:
+            self.arm(self.gateway.timeouts.head)
+        self._buffer = data
+
+    def _refuse(self, fault: Fault, line: bytes = b"") -> None:
+        """Answer a request that has no exchange yet; nothing that follows it on this connection can be trusted."""
+        method, _, rest = line.partition(b" ")
+        exchange = Exchange(self, method[:32], rest.rpartition(b" ")[0], None, time.monotonic())
+        exchange.request_complete = False  # there may be more of it: linger, do not reset
+        self._buffer = b""
+        self._busy(exchange)
+        self.gateway.refuse(exchange, fault)
+
+    def refuse_connection(self, fault: Fault) -> None:
+        """Answer before anything was asked: there is no room for this connection."""
+        self._refuse(fault)
+
+    def _begin(self, exchange: Exchange, fields: RequestFields, rest: bytes) -> None:
+        """Take in what has come of the body, then let the gateway begin."""
+        self._busy(exchange)
+        if fields.chunked or fields.length:
+            fault = self._open_body(exchange, fields, rest)
+            if fault is not None:
+                self.gateway.refuse(exchange, fault)
+                return
+        elif rest:
+            self._queue(rest)
+        exchange.run(self.gateway.handle(exchange))
+
+    def _busy(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._state = _BUSY
+        self.deadline = NEVER
+        if not self.active:
+            self.gateway.activated(self)
+
+    # -- the body -----------------------------------------------------------------------------------------------------
+
+    def _open_body(self, exchange: Exchange, fields: RequestFields, rest: bytes) -> Fault | None:
+        exchange.body = []
+        exchange.request_complete = False
+        limit = self.gateway.limits.body
+        if limit is not None and (fields.length or 0) > limit:
+            return BODY_TOO_LARGE(f"The request body is larger than {limit} bytes.")
+        self._left = fields.length or 0
+        self._decoder = chunked.ChunkedDecoder(self.gateway.limits.head) if fields.chunked else None
+        self._state = _BODY
+        self.arm(self.gateway.timeouts.body_idle)
+        return self._take_body(exchange, rest) if rest else None
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        fault = self._take_body(exchange, data)
+        if fault is not None:
+            self._state = _BUSY
+            exchange.post(fault)
+
+    def _take_body(self, exchange: Exchange, data: bytes) -> Fault | None:
+        """Hand the body in `data` to the exchange; give what is wrong with it, if anything is."""
+        if self._decoder is not None:
+            return self._take_chunked(exchange, self._decoder, data)
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            self._hand(exchange, data)
+            return None
+        self._left = 0
+        self._end_body(exchange, data[:left], b"")
+        if len(data) > left:
+            self._queue(data[left:])
+        return None
+
+    def _take_chunked(self, exchange: Exchange, decoder: chunked.ChunkedDecoder, data: bytes) -> Fault | None:
+        try:
+            pieces = decoder.feed(data)
+        except chunked.ChunkedError as error:
+            return BAD_REQUEST(f"The request body is not in the chunked coding: {error}")
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        limit = self.gateway.limits.body
+        if limit is not None and exchange.bytes_in + len(piece) > limit:
+            return BODY_TOO_LARGE(f"The request body is larger than {limit} bytes.")
+        if decoder.done:
+            self._decoder = None
+            self._end_body(exchange, piece, decoder.trailers)
+            if decoder.rest:
+                self._queue(decoder.rest)
+        elif piece:
+            self._hand(exchange, piece)
+        return None
+
+    def _hand(self, exchange: Exchange, piece: bytes) -> None:
+        if not exchange.upload(piece):
+            self.pause_body()
+
+    def _end_body(self, exchange: Exchange, piece: bytes, trailers: bytes) -> None:
+        self._state = _BUSY
+        self.deadline = NEVER
+        if piece:
+            self._hand(exchange, piece)
+        exchange.upload_complete(trailers)
+        self.resume_body()  # to notice if the client leaves
+
+    def pause_body(self) -> None:
+        """Read no more until there is room where the body goes."""
+        if self._state == _BODY and not self._paused_for:
+            self._paused_for = 1
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        if self._paused_for:
+            self._paused_for = 0
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _queue(self, data: bytes) -> None:
+        """Keep what is pipelined behind the running exchange; past the limit the client has to wait."""
+        self._buffer += data
+        if len(self._buffer) > _PIPELINE_LIMIT and not self._paused_for:
+            self._paused_for = 1
+            self.transport.pause_reading()
+
+    # -- the way back -------------------------------------------------------------------------------------------------
+
+    def send_head(self, head: bytes, *, chunked_body: bool) -> None:
+        """Send a final response head; its body will be framed as chunks if `chunked_body`."""
+        self._chunked_out = chunked_body
+        self.transport.write(head)
+
+    def send_body(self, exchange: Exchange, pieces: list[bytes]) -> None:
+        """Send content of the response."""
+        transport = self.transport
+        for piece in pieces:
+            exchange.bytes_out += len(piece)
+            if not self._chunked_out:
+                transport.write(piece)
+            elif len(piece) <= _COPY_LIMIT:
+                transport.write(chunked.encode(piece))
+            else:
+                transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+
+    def end_body(self, trailers: bytes) -> None:
+        """End the response body, with a block of trailers where they can be sent."""
+        if self._chunked_out:
+            self.transport.write(chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END)
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """End the exchange; what follows on this connection is the next request, or its end."""
+        exchange, self.exchange = self.exchange, None
+        if self._state in (_CLOSED, _TUNNEL):
+            return
+        complete = exchange is None or exchange.request_complete
+        if self.transport.is_closing():
+            return
+        if not keep_alive or not complete:
+            self._hang_up(complete=complete)
+            return
+        self._state = _IDLE
+        self.arm(self.gateway.timeouts.keepalive)
+        self.gateway.rested(self)
+        if self._buffer:
+            if not self._write_paused:
+                self._loop.call_soon(self._next)
+        else:
+            self.resume_body()
+
+    def cut(self) -> None:
+        """End the connection without a clean end, so that a cut body never looks whole."""
+        self.exchange = None
+        self._state = _CLOSED
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close once what was written has been sent, for as long as the client goes on taking it."""
+        if self._state != _CLOSED:
+            self._state = _CLOSED
+            if self.transport.get_write_buffer_size():
+                self._progress = self._unsent()
+                self.arm(self.gateway.timeouts.write_idle)
+            self.transport.close()
+
+    def drain(self, seconds: float) -> None:
+        """Give an idle connection up to `seconds` for a request that may be under way, then close it."""
+        if self._state == _IDLE:
+            self.arm(seconds)
+
+    def become_tunnel(self) -> bytes:
+        """Leave the transport to a tunnel; give what has come already behind the request."""
+        self._state = _TUNNEL
+        self.deadline = NEVER
+        self.gateway.wheel.forget(self)
+        early, self._buffer = self._buffer, b""
+        return early
+
+    def _next(self) -> None:
+        """Read the next of the pipelined requests."""
+        if self._state == _IDLE and self._buffer and not self._write_paused:
+            data, self._buffer = self._buffer, b""
+            self.resume_body()
+            self._read_head(data)
+
+    def _hang_up(self, *, complete: bool) -> None:
+        """Close; if the client may still be sending, end our side first and read on a little (RFC 9112 §9.6)."""
+        if complete and not self._buffer:
+            self.close()
+            return
+        self._state = _LINGER
+        self._buffer = b""
+        self.resume_body()
+        self.arm(_LINGER_SECONDS)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _leave(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None and self._state != _TUNNEL:
+            exchange.post(_GONE)

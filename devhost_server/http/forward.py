@@ -1,0 +1,182 @@
+"""The heads that are sent: what a request becomes on its way to a target, and a response on its way to the client.
+
+Pure functions over what was received; nothing received is changed. End-to-end lines pass as the bytes that came, in
+their order; what the gateway vouches for is added behind them.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from devhost_server.http.fields import tokens
+from devhost_server.http.request_head import RequestFields
+from devhost_server.http.response_head import ResponseHead
+from devhost_server.routing import remove_dot_segments
+
+# How often the name of any devhost may stand in Via before a request counts as looping: chains of gateways are real,
+# but short. Our own instance may not stand there once.
+_HOPS_MAX: Final = 8
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a client connection; `trusted` if its forwarded fields are believed."""
+
+    address: bytes
+    trusted: bool
+    # The added lines for a peer that is not trusted, up to where the host and the request id follow.
+    forwarded: bytes
+    port: bytes
+
+
+def make_peer(address: str, port: int, trusted: tuple[Network, ...]) -> Peer:
+    """Describe the peer at `address` ("" for a unix socket) that connected to our `port`.
+
+    IPv4-mapped IPv6 addresses count as IPv4. A unix socket is trusted when anything on this machine is: only local
+    processes reach it.
+    """
+    text = address.partition("%")[0]
+    if not text:
+        believed = any(ipaddress.ip_address("127.0.0.1") in network for network in trusted if network.version == 4)
+        text = "127.0.0.1"
+    else:
+        parsed = _unmapped(text)
+        text = str(parsed)
+        believed = any(parsed in network for network in trusted if network.version == parsed.version)
+    name = text.encode()
+    port_text = b"%d" % port
+    forwarded = (
+        b"\r\nX-Forwarded-For: " + name + b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: " + port_text
+        + b"\r\nX-Forwarded-Host: "
+    )  # fmt: skip
+    return Peer(name, believed, forwarded, port_text)
+
+
+def _unmapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(text)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped if mapped is not None else parsed
+
+
+def client_address(peer: Peer, fields: RequestFields, trusted: tuple[Network, ...]) -> bytes:
+    """Give the address a request came from: the right-most one in X-Forwarded-For that is not a trusted proxy's."""
+    if not peer.trusted or fields.forwarded_for is None:
+        return peer.address
+    found = peer.address
+    for part in reversed(fields.forwarded_for.split(b",")):
+        try:
+            parsed = _unmapped(part.strip(b" \t").decode("ascii"))
+        except ValueError:
+            break  # "unknown" or an obfuscated identifier (RFC 7239 §6): the last address we could read stands
+        found = str(parsed).encode()
+        if not any(parsed in network for network in trusted if network.version == parsed.version):
+            break
+    return found
+
+
+def loops(via: bytes, instance: bytes) -> bool:
+    """Whether a Via value says that a request has been through this gateway, or through too many of its kind."""
+    if instance in via:
+        return True
+    return sum(b"devhost" in hop for hop in tokens(via)) >= _HOPS_MAX
+
+
+def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
+    """Give the request target for an upstream: `prefix` cut off, `base` put before it.
+
+    Without either the bytes stay untouched. With one, a path that dot segments or escapes could lead out of the
+    prefix or the base has no safe reading, and None is given.
+    """
+    if not (prefix or base) or target == b"*":
+        return target
+    path, mark, query = target.partition(b"?")
+    decoded = unquote_to_bytes(path)
+    if remove_dot_segments(decoded) != decoded:
+        return None
+    if prefix:
+        if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in (b"", b"/"):
+            return None
+        path = path[len(prefix) :] or b"/"
+    return base + path + mark + query
+
+
+def request_head(
+    method: bytes,
+    target: bytes,
+    fields: RequestFields,
+    *,
+    old: bool,
+    host: bytes,
+    host_line: bytes | None,
+    peer: Peer,
+    request_id: bytes,
+    instance: bytes,
+) -> bytes:
+    """Build the head of the request to a target, empty line included.
+
+    `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
+    gateway in Via, which is how a loop is noticed.
+    """
+    block = fields.forward if host_line is None else _with_host(fields, host_line)
+    forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
+    return b"%b %b HTTP/1.1%b%b\r\nX-Request-ID: %b\r\nVia: 1.%d devhost (%b)%b\r\n\r\n" % (
+        method,
+        target,
+        block,
+        forwarded,
+        request_id,
+        0 if old else 1,
+        instance,
+        _hop_lines(fields, old=old),
+    )
+
+
+def _with_host(fields: RequestFields, host: bytes) -> bytes:
+    return fields.head_room + b"\r\nHost: " + host + fields.tail_room
+
+
+def _forwarded_lines(fields: RequestFields, peer: Peer, host: bytes) -> bytes:
+    """Give the forwarded lines for a trusted peer: its list with its own address behind it, its other values kept."""
+    addresses = peer.address if fields.forwarded_for is None else fields.forwarded_for + b", " + peer.address
+    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\nX-Forwarded-Host: %b" % (
+        addresses,
+        fields.forwarded_proto or b"http",
+        fields.forwarded_port or peer.port,
+        fields.forwarded_host or host,
+    )
+
+
+def _hop_lines(fields: RequestFields, *, old: bool) -> bytes:
+    """Give the lines that belong to our hop to the target: framing, expectation, upgrade, trailers."""
+    lines = b""
+    if fields.chunked:
+        lines += b"\r\nTransfer-Encoding: chunked"
+    if old:
+        return lines  # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades
+    if fields.expect_continue and fields.has_body:
+        lines += b"\r\nExpect: 100-continue"
+    if fields.upgrade is not None:
+        options = b"Upgrade, TE" if fields.trailers_welcome else b"Upgrade"
+        lines += b"\r\nConnection: " + options + b"\r\nUpgrade: " + fields.upgrade
+    elif fields.trailers_welcome:
+        lines += b"\r\nConnection: TE"
+    return lines + b"\r\nTE: trailers" if fields.trailers_welcome else lines
+
+
+def response_head(head: ResponseHead, request_id: bytes, framing: bytes) -> bytes:
+    """Build the head of a final response, empty line included; `framing` holds the lines of the client's hop."""
+    return b"HTTP/1.1 %b%b\r\nX-Request-ID: %b\r\nVia: 1.%d devhost%b\r\n\r\n" % (
+        head.line,
+        head.forward,
+        request_id,
+        0 if head.old else 1,
+        framing,
+    )
+
+
+def informational_head(head: ResponseHead) -> bytes:
+    """Build an interim response (RFC 9110 §15.2) as it is passed on."""
+    return b"HTTP/1.1 %b%b\r\n\r\n" % (head.line, head.forward)

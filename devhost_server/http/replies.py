@@ -1,0 +1,40 @@
+"""Answers that the gateway makes itself: a status, a body chosen by Accept, and why."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+# Reasons of the statuses that the standard library of this Python may name otherwise, or not at all.
+_REASONS: Final = {413: "Content Too Large", 499: "Client Closed Request"}
+
+
+def reason(status: int) -> str:
+    """Give the reason phrase of a status, "" if it has none."""
+    if status in _REASONS:
+        return _REASONS[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def proxy_status(error: str, details: str = "") -> bytes:
+    """Give a Proxy-Status value (RFC 9209); `details` must not hold what the client should not know."""
+    value = f"devhost; error={error}"
+    if details:
+        quoted = details.encode("ascii", "replace").decode().replace("\\", "\\\\").replace('"', '\\"')
+        value += f'; details="{quoted}"'
+    return value.encode()
+
+
+def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_body: bool, hop: bytes) -> bytes:
+    """Build a complete response; `hop` holds the lines of the connection, each led by CRLF.
+
+    Content-Length is that of `body` even where it is not sent, as the answer to HEAD (RFC 9110 §8.6).
+    """
+    lines = [f"HTTP/1.1 {status} {reason(status)}".encode(), b"Date: " + formatdate(usegmt=True).encode()]
+    lines += [name + b": " + value for name, value in fields]
+    if status != 204:
+        lines.append(b"Content-Length: %d" % len(body))
+    head = b"\r\n".join(lines) + hop + b"\r\n\r\n"
+    return head + body if with_body else head

@@ -1,0 +1,431 @@
+"""A connection to a target: requests out, responses in, and whether it may carry another one.
+
+After a response, a connection with a byte too many, or readable while idle, is destroyed: reused, it would answer the
+next request with the last one's bytes, whoever sent it.
+"""
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from devhost_server.deadlines import NEVER, Wheel
+from devhost_server.exchange import Event, Exchange
+from devhost_server.failures import (
+    READ_TIMEOUT,
+    RESPONSE_TIMEOUT,
+    UPSTREAM_HEAD_SIZE,
+    UPSTREAM_INCOMPLETE,
+    UPSTREAM_PROTOCOL,
+    UPSTREAM_RESET,
+    Fault,
+)
+from devhost_server.http import chunked
+from devhost_server.http.fields import VALUE_BYTES
+from devhost_server.http.forward import informational_head
+from devhost_server.http.response_head import ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from devhost_server.upstream.target import Target
+
+# Bounds of a response head. Envoy allows 60 KiB and 100 lines, Go 1 MiB, nginx 4 to 8 KiB; twice what we take from a
+# client leaves room for applications that set many cookies.
+_HEAD_LIMIT: Final = 128 * 1024
+_LINES_LIMIT: Final = 512
+# RFC 9110 §15.2 sets no bound to interim responses; a handful is real, more is a fault or an attack.
+_INTERIM_LIMIT: Final = 32
+_WRITE_HIGH: Final = 128 * 1024
+_COPY_LIMIT: Final = 16 * 1024
+_RESCUE_BYTES: Final = 256 * 1024
+
+_IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
+_NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
+
+_SURPLUS: Final = "more bytes than the answer had"
+
+
+class ServerConnection(asyncio.Protocol):
+    """One connection to a target. `deadline` and `visit` belong to the wheel (see `devhost_server.deadlines`)."""
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_framing",
+        "_interim",
+        "_left",
+        "_paused",
+        "_state",
+        "_wheel",
+        "_write_paused",
+        "deadline",
+        "exchange",
+        "reusable",
+        "served",
+        "target",
+        "transport",
+        "visit",
+    )
+
+    def __init__(self, target: "Target", wheel: Wheel) -> None:
+        self.target = target
+        self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
+        self.exchange: Exchange | None = None
+        self.deadline = NEVER
+        self.visit = NEVER
+        self.reusable = True
+        self.served = 0  # requests begun on it
+        self._wheel = wheel
+        self._state = _IDLE
+        self._buffer = b""
+        self._framing = _NO_BODY
+        self._left = 0
+        self._decoder: chunked.ChunkedDecoder | None = None
+        self._interim = 0
+        self._paused = False
+        self._write_paused = False
+
+    def __repr__(self) -> str:
+        state = ("idle", "head", "body", "done", "tunnel", "closed")[self._state]
+        return f"<ServerConnection {self.target.url} {state} served={self.served}>"
+
+    # -- the transport's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a response; anything that comes when none is awaited makes the connection useless."""
+        state = self._state
+        if state == _BODY:
+            self._read_body(data)
+        elif state == _HEAD:
+            self._read_head(data)
+        else:
+            self.reusable = False
+            self.destroy()
+
+    def eof_received(self) -> bool | None:
+        """Treat the end of what the target sends: the end of a response, or of the connection."""
+        self._lost(None)
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell an exchange that has not got its whole response."""
+        if exc is not None and self._state == _HEAD:
+            self._rescue()
+        self._lost(exc)
+        self._state = _CLOSED
+        self._wheel.forget(self)
+        self.target.gone(self)
+
+    def pause_writing(self) -> None:
+        """Let the client wait until the target has taken what was sent."""
+        self._write_paused = True
+        if self.exchange is not None:
+            self.exchange.client.pause_body()
+
+    def resume_writing(self) -> None:
+        """Let the client send on."""
+        self._write_paused = False
+        if self.exchange is not None:
+            self.exchange.client.resume_body()
+
+    # -- what an exchange asks for ------------------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange, head: bytes) -> None:
+        """Send the head of a request; from now on what comes is its response."""
+        self.exchange = exchange
+        self.served += 1
+        self._state = _HEAD
+        self._interim = 0
+        self._arm(self.target.timeouts.response)
+        self.transport.write(head)
+
+    def send_body(self, piece: bytes) -> None:
+        """Send a piece of the request body, framed as the head announced it."""
+        exchange = self.exchange
+        if exchange is None or exchange.fields is None or self.transport.is_closing():
+            return
+        if self._state == _HEAD:
+            self._arm(self.target.timeouts.response)
+        if not exchange.fields.chunked:
+            self.transport.write(piece)
+        elif len(piece) <= _COPY_LIMIT:
+            self.transport.write(chunked.encode(piece))
+        else:
+            self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+
+    def end_body(self, trailers: bytes) -> None:
+        """End the request body, with a block of trailers if it is chunked."""
+        exchange = self.exchange
+        if exchange is None or exchange.fields is None or self.transport.is_closing():
+            return
+        if exchange.fields.chunked:
+            end = chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END
+            self.transport.write(end)
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the target until `resume_reading`."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def detach(self) -> bool:
+        """Part from the exchange; True if the connection may carry another one."""
+        self.exchange = None
+        reusable = self.reusable and self._state == _DONE and not self.transport.is_closing()
+        self._state = _IDLE if reusable else self._state
+        self.deadline = NEVER
+        if reusable:
+            self.resume_reading()
+        return reusable
+
+    def rest(self, seconds: float) -> None:
+        """Wait in the pool, at most for `seconds`."""
+        self._arm(seconds)
+
+    def destroy(self) -> None:
+        """Close at once."""
+        self._state = _CLOSED
+        self.transport.abort()
+
+    def become_tunnel(self) -> bytes:
+        """Leave the transport to a tunnel; give what has come already behind the response head."""
+        self._state = _TUNNEL
+        self.deadline = NEVER
+        self._wheel.forget(self)
+        early, self._buffer = self._buffer, b""
+        return early
+
+    # -- deadlines ----------------------------------------------------------------------------------------------------
+
+    def _arm(self, seconds: float) -> None:
+        self.deadline = self._wheel.clock() + seconds
+        if self.deadline < self.visit:
+            self._wheel.watch(self)
+
+    def expire(self, now: float) -> None:
+        """Act on a passed deadline according to what the target was to do."""
+        self.deadline = NEVER
+        exchange = self.exchange
+        if exchange is None:
+            self.destroy()
+        elif self._state == _HEAD:
+            if not exchange.request_complete and not self._write_paused:
+                self._arm(self.target.timeouts.response)  # it is the client that keeps us waiting
+                return
+            seconds = self.target.timeouts.response
+            exchange.post(RESPONSE_TIMEOUT(f"The target accepted the request but sent no answer within {seconds:g} s."))
+        elif self._state == _BODY:
+            if self._paused:
+                self._arm(self.target.timeouts.read_idle)  # it is the client that does not read
+                return
+            seconds = self.target.timeouts.read_idle
+            exchange.post(READ_TIMEOUT(f"The target sent nothing for {seconds:g} s in the middle of its answer."))
+
+    # -- the response head --------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while self._state == _HEAD:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > _HEAD_LIMIT:
+                self._keep_partial(data)
+                return
+            line_end = data.find(b"\r\n")
+            block = data[line_end:end]
+            if len(block) > _HEAD_LIMIT // 8 and block.count(b"\r\n") > _LINES_LIMIT:
+                self._fail(UPSTREAM_HEAD_SIZE(f"The answer has more than {_LINES_LIMIT} header lines."))
+                return
+            head = parse_response(data[:line_end], block)
+            if isinstance(head, Fault):
+                self._fail(head)
+                return
+            data = data[end + 4 :]
+            if head.status >= 200:
+                self._open_body(head, data)
+                return
+            if not self._interim_response(head, data):
+                return
+
+    def _keep_partial(self, data: bytes) -> None:
+        """Keep a head that has not fully come, unless it is already too large or beyond mending."""
+        if len(data) > _HEAD_LIMIT:
+            self._fail(UPSTREAM_HEAD_SIZE(f"The answer's head is larger than {_HEAD_LIMIT} bytes."))
+        elif not b"HTTP/1.".startswith(data[:7]) or not _only_crlf(data):
+            self._fail(UPSTREAM_PROTOCOL("The answer does not begin as HTTP/1.1 does."))
+        else:
+            self._buffer = data
+
+    def _interim_response(self, head: ResponseHead, rest: bytes) -> bool:
+        """Act on a 1xx; True if the final response is still awaited."""
+        exchange = self.exchange
+        if exchange is None or exchange.fields is None:
+            return False
+        if head.status == 101:
+            self._buffer = rest
+            exchange.response = head
+            exchange.upstream_seconds = time.monotonic() - exchange.sent_at
+            exchange.post(Event.RESPONSE)
+            return False
+        self._interim += 1
+        if self._interim > _INTERIM_LIMIT:
+            self._fail(UPSTREAM_PROTOCOL(f"The target sent over {_INTERIM_LIMIT} interim answers and no final one."))
+            return False
+        if exchange.old:
+            return True  # RFC 9110 §15.2: not to an HTTP/1.0 client
+        if head.status == 100:
+            if not exchange.fields.expect_continue or exchange.continued:
+                return True  # nobody asked
+            exchange.continued = True
+        exchange.client.transport.write(informational_head(head))
+        return True
+
+    def _open_body(self, head: ResponseHead, rest: bytes) -> None:
+        """Decide how the body is framed (RFC 9112 §6.3), take what has come of it, and tell the exchange."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        exchange.response = head
+        exchange.upstream_seconds = time.monotonic() - exchange.sent_at
+        self.reusable = not head.close
+        self._state = _BODY
+        if not head.allows_body(exchange.method):
+            self._framing = _NO_BODY
+        elif head.chunked:
+            self._framing = _CHUNKED
+            self._decoder = chunked.ChunkedDecoder(_HEAD_LIMIT)
+        elif head.length is not None:
+            self._framing = _LENGTH
+            self._left = head.length
+        else:
+            self._framing = _UNTIL_CLOSE
+            self.reusable = False
+        pieces = self._decode(rest)
+        if isinstance(pieces, Fault):
+            self._fail(pieces)
+            return
+        exchange.first_pieces = pieces
+        exchange.finished_early = self._state == _DONE
+        if self._state == _BODY:
+            self._arm(self.target.timeouts.read_idle)
+        exchange.post(Event.RESPONSE)
+
+    # -- the response body --------------------------------------------------------------------------------------------
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.destroy()
+            return
+        pieces = self._decode(data)
+        if isinstance(pieces, Fault):
+            exchange.post(pieces)
+            return
+        if pieces:
+            exchange.client.send_body(exchange, pieces)
+        if self._state == _DONE:
+            exchange.post(Event.FINISHED)
+        else:
+            self._arm(self.target.timeouts.read_idle)
+
+    def _decode(self, data: bytes) -> list[bytes] | Fault:
+        """Give the content in `data`; the state is `_DONE` once the body has ended."""
+        if self._framing == _LENGTH:
+            return self._decode_length(data)
+        if self._framing == _CHUNKED:
+            return self._decode_chunked(data)
+        if self._framing == _UNTIL_CLOSE:
+            return [data] if data else []
+        self._done(data)
+        return []
+
+    def _decode_length(self, data: bytes) -> list[bytes]:
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            return [data] if data else []
+        self._left = 0
+        if len(data) == left:
+            self._done(b"")
+            return [data] if data else []
+        self._done(data[left:])
+        return [data[:left]] if left else []
+
+    def _decode_chunked(self, data: bytes) -> list[bytes] | Fault:
+        decoder = self._decoder
+        if decoder is None or not data:
+            return []
+        try:
+            pieces = decoder.feed(data)
+        except chunked.ChunkedError as error:
+            return UPSTREAM_PROTOCOL(f"The answer's body is not in the chunked coding: {error}")
+        if decoder.done:
+            self._done(decoder.rest)
+        return pieces
+
+    def _done(self, surplus: bytes) -> None:
+        self._state = _DONE
+        self.deadline = NEVER
+        if surplus:
+            self.reusable = False
+
+    @property
+    def trailers(self) -> bytes:
+        """The trailers of a response that has ended, as a block."""
+        return self._decoder.trailers if self._decoder is not None and self._framing == _CHUNKED else b""
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _fail(self, fault: Fault) -> None:
+        self.reusable = False
+        self.deadline = NEVER
+        if self.exchange is not None:
+            self.exchange.post(fault)
+
+    def _lost(self, exc: Exception | None) -> None:
+        """Say what the end of the connection means to the exchange, the first time it is noticed."""
+        state, self._state = self._state, _CLOSED
+        self.reusable = False
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if state == _BODY and self._framing == _UNTIL_CLOSE and exc is None:
+            self._state = _DONE
+            exchange.post(Event.FINISHED)
+        elif state == _BODY:
+            exchange.post(UPSTREAM_INCOMPLETE("The target closed the connection before its answer was complete."))
+        elif state == _HEAD:
+            how = "reset" if exc is not None else "closed"
+            begun = " in the middle of its head" if self._buffer else " without an answer"
+            exchange.post(UPSTREAM_RESET(f"The target {how} the connection{begun}."))
+
+    def _rescue(self) -> None:
+        """Read what the target sent before it reset the connection.
+
+        A target that refuses a large upload (413) answers and closes with our bytes unread. The reset that follows
+        makes our next write fail, and the transport gives up without reading; the kernel still has the answer.
+        """
+        try:
+            data = os.read(self.transport.get_extra_info("socket").fileno(), _RESCUE_BYTES)
+        except OSError:
+            return
+        if data:
+            self._read_head(data)
+
+
+def _only_crlf(data: bytes) -> bool:
+    """Whether every control in the beginning of a head belongs to a CRLF (the last CR may still get its LF)."""
+    whole = data[:-1] if data.endswith(b"\r") else data
+    return whole.translate(None, VALUE_BYTES) == b"\r\n" * whole.count(b"\r\n")

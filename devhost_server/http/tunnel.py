@@ -1,0 +1,265 @@
+"""After 101: bytes both ways until either side ends.
+
+Frames are not parsed: compression, fragmentation, close codes and messages of any size pass as the bytes they are. Of
+WebSocket only the boundaries between frames are followed, by the lengths in their headers, so that a drain can put a
+Close 1001 between two of them instead of into the middle of one.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from devhost_server.deadlines import NEVER, Wheel
+
+# RFC 6455 §7.4.1: 1001, going away. From the server unmasked; towards the target masked (§5.3), here with a zero mask.
+_CLOSE_TO_CLIENT: Final = b"\x88\x02\x03\xe9"
+_CLOSE_TO_TARGET: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+# How long the other side may still take for its half once one side has ended, and for its Close after ours.
+_HALF_CLOSED_SECONDS: Final = 60.0
+_CLOSING_SECONDS: Final = 2.0
+_WRITE_HIGH: Final = 128 * 1024
+
+
+class FrameFollower:
+    """Follows the boundaries of WebSocket frames (RFC 6455 §5.2) in a stream of bytes."""
+
+    __slots__ = ("_header", "_left")
+
+    def __init__(self) -> None:
+        self._left = 0  # payload bytes of the frame under way
+        self._header = b""  # of the next frame, as far as it has come
+
+    @property
+    def between(self) -> bool:
+        """Whether the bytes so far end where a frame ends."""
+        return not self._left and not self._header
+
+    def follow(self, data: bytes, *, stop: bool = False) -> int:
+        """Take in bytes; give how many belong to whole frames or the one under way.
+
+        With `stop`, only up to the first boundary; otherwise all of them.
+        """
+        at, size = 0, len(data)
+        while True:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+            if self._left or at == size or (stop and at and not self._header):
+                return at
+            at = self._read_header(data, at)
+
+    def _read_header(self, data: bytes, at: int) -> int:
+        """Read the length of the next frame; give where its payload begins, or the end of the data."""
+        if not self._header and len(data) - at >= 2 and data[at + 1] & 0x7F < 126:
+            self._left = (data[at + 1] & 0x7F) + (4 if data[at + 1] & 0x80 else 0)
+            return at + 2
+        for end in range(at, len(data)):
+            self._header += data[end : end + 1]
+            length = _payload_length(self._header)
+            if length is not None:
+                self._left, self._header = length, b""
+                return end + 1
+        return len(data)
+
+
+def _payload_length(header: bytes) -> int | None:
+    """Give how many bytes follow the length field of a frame (mask and payload), None if the field is unfinished."""
+    if len(header) < 2:
+        return None
+    short = header[1] & 0x7F
+    extended = {126: 2, 127: 8}.get(short, 0)
+    if len(header) < 2 + extended:
+        return None
+    length = int.from_bytes(header[2 : 2 + extended]) if extended else short
+    return length + (4 if header[1] & 0x80 else 0)
+
+
+class _Side(asyncio.Protocol):
+    """One end of a tunnel."""
+
+    __slots__ = ("_tunnel", "ended", "follower", "other", "paused", "told", "transport")
+
+    def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport, follower: FrameFollower | None) -> None:
+        self._tunnel = tunnel
+        self.transport = transport
+        self.follower = follower  # of the bytes that come from this side
+        self.other: _Side = self
+        self.ended = False  # this side has sent its last byte
+        self.told = False  # this side's Close was put in by us: nothing more of it is passed on
+        self.paused = False
+
+    def data_received(self, data: bytes) -> None:
+        tunnel = self._tunnel
+        tunnel.last_moved = tunnel.clock()
+        tunnel.count(self, len(data))
+        if self.told:
+            return
+        if self.follower is not None:
+            if tunnel.closing:
+                end = self.follower.follow(data, stop=True)
+                self.other.transport.write(data[:end])
+                if self.follower.between:
+                    tunnel.tell(self)
+                return
+            self.follower.follow(data)
+        self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._tunnel.side_ended(self)
+        return True  # the other direction may still have something to say
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tunnel.side_lost(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+
+class Tunnel:
+    """Two transports joined. `ended` is called once, when both are closed or about to be."""
+
+    __slots__ = (
+        "_client",
+        "_ended",
+        "_idle",
+        "_open",
+        "_target",
+        "_wheel",
+        "_worker_lost",
+        "bytes_down",
+        "bytes_up",
+        "clock",
+        "closing",
+        "deadline",
+        "last_moved",
+        "visit",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        client: asyncio.Transport,
+        target: asyncio.Transport,
+        *,
+        websocket: bool,
+        idle: float,
+        wheel: Wheel,
+        ended: Callable[[], None],
+    ) -> None:
+        self.websocket = websocket
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.closing = False  # a drain has asked for the end
+        self.clock = wheel.clock
+        self.last_moved = wheel.clock()
+        self.deadline = self.last_moved + idle
+        self.visit = NEVER
+        self._idle = idle
+        self._wheel = wheel
+        self._ended: Callable[[], None] | None = ended
+        self._client = _Side(self, client, FrameFollower() if websocket else None)
+        self._target = _Side(self, target, FrameFollower() if websocket else None)
+        self._client.other, self._target.other = self._target, self._client
+
+    def __repr__(self) -> str:
+        return f"<Tunnel up={self.bytes_up} down={self.bytes_down} closing={self.closing}>"
+
+    def open(self, early_up: bytes, early_down: bytes) -> None:
+        """Begin, with what came right behind the request and right behind the response head."""
+        for side in (self._client, self._target):
+            side.transport.set_write_buffer_limits(high=_WRITE_HIGH)
+            side.transport.set_protocol(side)
+            if not side.transport.is_closing():
+                side.transport.resume_reading()
+        self._wheel.watch(self)
+        if early_up:
+            self._client.data_received(early_up)
+        if early_down:
+            self._target.data_received(early_down)
+
+    def count(self, side: _Side, size: int) -> None:
+        """Count bytes that came from `side`."""
+        if side is self._client:
+            self.bytes_up += size
+        else:
+            self.bytes_down += size
+
+    def close_going_away(self) -> bool:
+        """Tell both sides 1001 at their next frame boundary; False if this is no WebSocket and cannot be told."""
+        if not self.websocket:
+            return False
+        if not self.closing:
+            self.closing = True
+            for side in (self._client, self._target):
+                if side.follower is not None and side.follower.between:
+                    self.tell(side)
+            self._move_deadline(_CLOSING_SECONDS)
+        return True
+
+    def tell(self, side: _Side) -> None:
+        """Put a Close behind the last whole frame that came from `side`; nothing of it is passed on any more."""
+        if not side.told:
+            side.told = True
+            if not side.other.transport.is_closing():
+                side.other.transport.write(_CLOSE_TO_TARGET if side is self._client else _CLOSE_TO_CLIENT)
+
+    def cut(self) -> None:
+        """End at once, without a clean end."""
+        self._client.transport.abort()
+        self._target.transport.abort()
+        self._finish()
+
+    def side_ended(self, side: _Side) -> None:
+        """Pass a half-close on; when both halves are closed, the tunnel is."""
+        if side.other.ended or self.closing:
+            self._close()
+            return
+        if side.other.transport.can_write_eof() and not side.other.transport.is_closing():
+            side.other.transport.write_eof()
+        self._idle = min(self._idle, _HALF_CLOSED_SECONDS)
+        self._move_deadline(self._idle)
+
+    def side_lost(self, side: _Side) -> None:
+        """Close the other side too."""
+        side.ended = True
+        self._close()
+
+    def expire(self, now: float) -> None:
+        """Close a tunnel in which nothing has moved for its idle time."""
+        due = self.last_moved + self._idle
+        if self.closing or due <= now:
+            self.deadline = NEVER
+            self._close()
+            self._client.transport.abort()
+            self._target.transport.abort()
+        else:
+            self.deadline = due
+
+    def _move_deadline(self, seconds: float) -> None:
+        self.deadline = self.clock() + seconds
+        if self.deadline < self.visit:
+            self._wheel.watch(self)
+
+    def _close(self) -> None:
+        """Close both sides once what was written has been sent, or some time later."""
+        for side in (self._client, self._target):
+            side.transport.close()
+            if side.transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(_HALF_CLOSED_SECONDS, side.transport.abort)
+        self._finish()
+
+    def _finish(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self.deadline = NEVER
+            self._wheel.forget(self)
+            ended()

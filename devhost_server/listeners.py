@@ -1,0 +1,88 @@
+"""Listening sockets, made by the master so that a port in use is known before anything is forked."""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import Final
+
+from devhost_server.options import Bind
+
+# What the kernel may hold for us; it is cut to net.core.somaxconn.
+BACKLOG: Final = 4096
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text is a sentence for whoever starts the gateway."""
+
+
+def listen(bind: Bind) -> socket.socket:
+    """Give a listening, non-blocking, inheritable socket for an address. Raises `ListenError`."""
+    try:
+        listener = _unix(bind.path) if bind.path is not None else _tcp(bind)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise ListenError(_explain(bind, error)) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _tcp(bind: Bind) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; what else may be there is left alone, and binding fails."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        except OSError:
+            return
+
+
+def _explain(bind: Bind, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {bind}: the name {bind.host} does not resolve"
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {bind}: the address is in use; stop what listens there or bind to another"
+    if error.errno == errno.EACCES and bind.path is None and bind.port < 1024:
+        return (
+            f"cannot listen on {bind}: ports below 1024 need the right to bind them; run as root, give the program "
+            "CAP_NET_BIND_SERVICE, or bind to a port from 1024 on"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {bind}: this machine has no such address"
+    return f"cannot listen on {bind}: {error.strerror}"

@@ -1,0 +1,510 @@
+"""The master process: it forks, watches, reloads and stops the others, and never handles traffic.
+
+gunicorn's Arbiter gives the forking, the reaping and the heartbeat files. What decides is ours: slots, replacement with
+back-off, reload in place, the drain and the exit code. The loop in `Master.run` is the whole story; everything it calls
+returns at once, so that a signal is never kept waiting.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import setproctitle
+from gunicorn import systemd
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from devhost_server import __version__, control, echo
+from devhost_server.companions import Backoff, Companion
+from devhost_server.config import Loaded, Settings, Sources
+from devhost_server.cores import available_cores
+from devhost_server.drain import Cue, Phase, advance, receipt
+from devhost_server.listeners import BACKLOG, ListenError, listen
+from devhost_server.observe import logs
+from devhost_server.observe.publication import Publication
+from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
+from devhost_server.options import parse_bind
+from devhost_server.reload import Reloader, Report
+from devhost_server.worker import GatewayWorker
+
+_log = logging.getLogger("devhost_server.master")
+
+EXIT_FAILED: Final = 1  # bad configuration or failed start: a supervisor must not restart in a loop
+EXIT_CUT: Final = 3  # stopped, but something was cut
+
+# Without a sign of life for this long, a worker is aborted. Its tick gives one every second.
+_HEARTBEAT_SECONDS: Final = 30
+# How long the loop waits for a signal: while something is pending, and while all is quiet.
+_BUSY_WAIT: Final = 0.02
+_QUIET_WAIT: Final = 0.5
+# A worker that has not left by then after its deadline is killed.
+_KILL_AFTER: Final = 1.5
+# Workers that fail to boot before one has ever been ready: after so many the configuration or the machine is at fault.
+_BOOT_FAILURES_MAX: Final = 3
+_CAPACITY_MIN: Final = 1024
+
+
+class GatewayApplication(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
+    """What gunicorn calls the application: here, what the workers find after the fork."""
+
+    def __init__(self, settings: Settings, scoreboard: Scoreboard, publication: Publication, workers: int) -> None:
+        self._settings = settings
+        self._workers = workers
+        self.scoreboard = scoreboard
+        self.publication = publication
+        super().__init__(prog="devhost-server")
+
+    def load_config(self) -> None:
+        """Give gunicorn its settings; everything else of its many is off or without effect here."""
+        for name, value in {
+            "bind": list(self._settings.server.bind),
+            "workers": self._workers,
+            "worker_class": GatewayWorker,
+            "timeout": _HEARTBEAT_SECONDS,
+            "backlog": BACKLOG,
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108 -- the heartbeat
+            "control_socket_disable": True,
+            "reuse_port": False,
+            "proc_name": "devhost-server",
+            "logger_class": logs.ArbiterLog,
+            "pre_fork": Master.before_fork,
+            "child_exit": Master.after_exit,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Load nothing: a worker serves what has been published."""
+
+
+class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
+    """The arbiter of one gateway."""
+
+    def __init__(
+        self,
+        application: GatewayApplication,
+        reloader: Reloader,
+        listeners: list[socket.socket],
+        companions: list[Companion],
+    ) -> None:
+        super().__init__(application)
+        self.LISTENERS = listeners
+        self.phase = Phase.SERVING
+        self._board = application.scoreboard.board
+        self._scoreboard = application.scoreboard
+        self._reloader = reloader
+        self._companions = companions
+        self._reload_asked: str | None = None
+        self._drain_over = 0.0  # monotonic seconds at which the present phase of the drain ends
+        self._backoff = Backoff()
+        self._boot_failures = 0
+        self._ready_once = False
+        self._announced = False
+        self._cut = 0
+        self._receipts = [0, 0]
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until stopped; give the exit code."""
+        self.pid = os.getpid()
+        self.init_signals()
+        setproctitle.setproctitle("devhost-server: master")
+        while self.phase is not Phase.STOPPED:
+            self._keep_processes()
+            for number in self.wait_for_signals(timeout=_BUSY_WAIT if self._is_busy() else _QUIET_WAIT):
+                self._handle(number)
+            self.reap_workers()
+            self.murder_workers()
+            self._look_for_readiness()
+            self._advance_reload()
+            self._advance_drain()
+        return self._finish()
+
+    def _is_busy(self) -> bool:
+        return (
+            self.phase is not Phase.SERVING
+            or self._reloader.pending
+            or not self._announced
+            or len(self.WORKERS) < self.num_workers
+            or any(not companion.pid for companion in self._companions)
+        )
+
+    def _handle(self, number: int) -> None:
+        handlers: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: self._begin_drain,
+            signal.SIGINT: self._begin_drain,
+            signal.SIGQUIT: self._stop_now,
+            signal.SIGHUP: self._ask_reload,
+            signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: self._refuse_upgrade,
+            signal.SIGTTIN: self._one_more,
+            signal.SIGTTOU: self._one_fewer,
+        }
+        handler = handlers.get(number)
+        if handler is not None:
+            handler()
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def _keep_processes(self) -> None:
+        """Fork what is missing, retire what is too much."""
+        for companion in self._companions:
+            companion.keep()
+            if companion.name == "control":
+                self._board[Board.CONTROL_PID] = companion.pid
+        if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
+            return
+        self._board[Board.WORKERS_WANTED] = self.num_workers
+        if len(self.WORKERS) < self.num_workers and time.monotonic() >= self._backoff.due:
+            self.spawn_worker()
+        staying = sorted((worker for worker in self.WORKERS.values() if not worker.retiring), key=lambda w: w.age)
+        for worker in staying[self.num_workers :]:
+            worker.retiring = True
+            self.kill_worker(worker.pid, signal.SIGTERM)
+
+    @staticmethod
+    def before_fork(master: "Master", worker: GatewayWorker) -> None:
+        """Give the new worker the lowest free slot."""
+        taken = {other.slot for other in master.WORKERS.values()}
+        worker.slot = next(slot for slot in range(master._scoreboard.capacity.slots) if slot not in taken)
+        worker.retiring = False
+        worker.born = time.monotonic()
+        row = master._scoreboard.row(worker.slot)
+        row[Slot.STATE] = WorkerState.BOOTING
+        row[Slot.GENERATION] = row[Slot.REJECTED] = 0
+        row[Slot.DRAIN_FINISHED] = row[Slot.DRAIN_CLOSED] = row[Slot.DRAIN_CUT] = 0
+        row[Slot.RESTARTS] += 1
+
+    @staticmethod
+    def after_exit(master: "Master", worker: GatewayWorker) -> None:
+        """Take back what only a living worker can have."""
+        row = master._scoreboard.row(worker.slot)
+        row[Slot.STATE] = WorkerState.EMPTY
+        row[Slot.PID] = 0
+        master._scoreboard.clear_gauges(worker.slot, master._reloader.route_blocks, master._reloader.target_blocks)
+
+    def reap_workers(self) -> None:
+        """Take note of every child that has ended, and of why."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            how = _how_it_ended(status)
+            if any(companion.reaped(pid, how) for companion in self._companions):
+                continue
+            worker = self.WORKERS.pop(pid, None)
+            if worker is not None:
+                self._worker_ended(worker, how, status)
+
+    def _worker_ended(self, worker: GatewayWorker, how: str, status: int) -> None:
+        row = self._scoreboard.row(worker.slot)
+        state, served = row[Slot.STATE], row[Slot.GENERATION]
+        worker.tmp.close()
+        self._receipts[0] += row[Slot.DRAIN_FINISHED]
+        self._receipts[1] += row[Slot.DRAIN_CLOSED]
+        self._cut += row[Slot.DRAIN_CUT]
+        lost = row[Slot.IN_FLIGHT] + row[Slot.WEBSOCKETS] if status else 0
+        self.cfg.child_exit(self, worker)
+        if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
+            # It was to go, but not like this: what it had in flight is gone.
+            if status and self.phase is Phase.FINISHING:
+                _log.error("worker %d (pid %d) %s during the drain", worker.slot, worker.pid, how)
+            self._cut += lost if state == WorkerState.DRAINING or self.phase is Phase.CUTTING else max(lost, bool(status))
+            return
+        reason = _restart_reason(worker, status, booting=state == WorkerState.BOOTING or not served)
+        self._board[Board.RESTARTS + RESTART_REASONS.index(reason)] += 1
+        if reason == "retired":
+            return
+        now = time.monotonic()
+        if reason == "boot":
+            self._boot_failed(worker, how)
+        else:
+            _log.error("worker %d (pid %d) %s; replacing it", worker.slot, worker.pid, how)
+        age = now - worker.born
+        if age < 1.0 or reason == "boot":
+            self._backoff.died(now, 0.0)
+
+    def _boot_failed(self, worker: GatewayWorker, how: str) -> None:
+        _log.error("worker %d (pid %d) %s before it was ready", worker.slot, worker.pid, how)
+        self._boot_failures += 1
+        if self._boot_failures >= _BOOT_FAILURES_MAX and not self._ready_once:
+            _log.error("no worker could start after %d attempts: giving up", self._boot_failures)
+            self._halt(EXIT_FAILED)
+
+    def murder_workers(self) -> None:
+        """Abort a worker that gives no sign of life; kill it if even that has no effect."""
+        for pid, worker in list(self.WORKERS.items()):
+            try:
+                silent = time.monotonic() - worker.tmp.last_update()
+            except (OSError, ValueError):
+                continue
+            if silent <= self.timeout:
+                continue
+            if not worker.aborted:
+                _log.critical("worker %d (pid %d) gave no sign of life for %.0f s", worker.slot, pid, silent)
+                worker.aborted = True
+                self.kill_worker(pid, signal.SIGABRT)
+            else:
+                self.kill_worker(pid, signal.SIGKILL)
+
+    def _look_for_readiness(self) -> None:
+        if self._announced:
+            return
+        states = [self._scoreboard.row(worker.slot)[Slot.STATE] for worker in self.WORKERS.values()]
+        if any(state == WorkerState.READY for state in states):
+            self._ready_once = True
+        if len(states) >= self.num_workers and all(state == WorkerState.READY for state in states):
+            self._announced = True
+            addresses = ", ".join(map(_address_of, self.LISTENERS))
+            admin = self._reloader.settings.admin.bind or "off"
+            _log.info("ready: %d workers serve %s, admin on %s", len(states), addresses, admin)
+            systemd.sd_notify(f"READY=1\nMAINPID={self.pid}\nSTATUS=serving {addresses}", self.log)
+
+    def _one_more(self) -> None:
+        if self.num_workers >= self._scoreboard.capacity.slots // 2:
+            _log.warning("there is room for %d workers: restart the gateway with more", self.num_workers)
+            return
+        self.num_workers += 1
+        _log.info("one worker more: %d", self.num_workers)
+
+    def _one_fewer(self) -> None:
+        if self.num_workers > 1:
+            self.num_workers -= 1
+            _log.info("one worker fewer: %d", self.num_workers)
+
+    def _reopen_logs(self) -> None:
+        self._board[Board.REOPEN_LOGS] += 1
+        _log.info("log files are opened anew")
+
+    @staticmethod
+    def _refuse_upgrade() -> None:
+        _log.error("USR2: an upgrade beside the running master is not built in this version; restart instead")
+
+    # -- reload -------------------------------------------------------------------------------------------------------
+
+    def _ask_reload(self) -> None:
+        asked_by_control = self._board[Board.RELOAD_REQUESTS] > self._board[Board.RELOAD_SERVED]
+        self._reload_asked = "api" if asked_by_control else "signal"
+
+    def _advance_reload(self) -> None:
+        """Carry a reload on by one step; one that is asked for meanwhile follows it."""
+        now = time.monotonic()
+        report = self._reloader.poll(now)
+        if report is not None:
+            self._reloaded(report)
+        if self._reload_asked is None or self._reloader.pending or self.phase is not Phase.SERVING:
+            return
+        trigger, self._reload_asked = self._reload_asked, None
+        systemd.sd_notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", self.log)
+        for error in self._reloader.begin(now, trigger):
+            _log.error("reload: %s", error)
+        if not self._reloader.pending and self._reloader.last is not None:
+            self._reloaded(self._reloader.last)
+
+    def _reloaded(self, report: Report) -> None:
+        systemd.sd_notify("READY=1", self.log)
+        if report.result != "ok":
+            _log.error("reload failed; generation %d is served as before", report.generation)
+            return
+        workers = self._reloader.settings.server.workers
+        wanted = available_cores() if workers == "auto" else workers
+        self.num_workers = min(wanted, self._scoreboard.capacity.slots // 2)
+        _log.info("reloaded: every worker serves generation %d (%.0f ms)", report.generation, report.duration_ms)
+
+    # -- the drain ----------------------------------------------------------------------------------------------------
+
+    def _begin_drain(self) -> None:
+        if self.phase is not Phase.SERVING:
+            _log.warning("stopping now: a second signal came")
+            self._cue(Cue.SIGNAL)
+            return
+        drain = self._reloader.settings.server.drain
+        now = time.monotonic()
+        self._board[Board.DRAIN_UNTIL] = int((now + drain.delay + drain.timeout) * 1e6)
+        self._board[Board.DRAINING] = 1
+        systemd.sd_notify("STOPPING=1\nSTATUS=draining", self.log)
+        _log.info("draining: up to %g s for what is in flight", drain.delay + drain.timeout)
+        self._drain_over = now + drain.delay
+        self._cue(Cue.SIGNAL)
+
+    def _stop_now(self) -> None:
+        self._board[Board.DRAINING] = 1
+        self.phase = Phase.FINISHING
+        self._cue(Cue.SIGNAL)
+
+    def _advance_drain(self) -> None:
+        now = time.monotonic()
+        if self.phase is Phase.ANNOUNCED and now >= self._drain_over:
+            self._cue(Cue.DELAY_OVER)
+        if self.phase in (Phase.FINISHING, Phase.CUTTING) and not self.WORKERS:
+            self._cue(Cue.NOTHING_LEFT)
+        if self.phase is Phase.FINISHING and now >= self._drain_over:
+            self._cue(Cue.DEADLINE)
+        elif self.phase is Phase.CUTTING and now >= self._drain_over:
+            self._kill_the_rest()
+
+    def _cue(self, cue: Cue) -> None:
+        """Take the step of the drain that a cue brings about."""
+        before, self.phase = self.phase, advance(self.phase, cue)
+        if self.phase is before:
+            return
+        now = time.monotonic()
+        if self.phase is Phase.FINISHING:
+            self._close_listeners()
+            self._drain_over = self._board[Board.DRAIN_UNTIL] / 1e6 + _KILL_AFTER
+            self.kill_workers(signal.SIGTERM)
+        elif self.phase is Phase.CUTTING:
+            self._close_listeners()
+            self._drain_over = now + _KILL_AFTER
+            if cue is Cue.SIGNAL:
+                self._cut += self._in_flight()
+                self._board[Board.CUT_NOW] = 1
+                self.kill_workers(signal.SIGQUIT)
+
+    def _in_flight(self) -> int:
+        return sum(row[Slot.IN_FLIGHT] for row in self._scoreboard.rows())
+
+    def _kill_the_rest(self) -> None:
+        for worker in self.WORKERS.values():
+            _log.error("worker %d (pid %d) did not stop: killing it", worker.slot, worker.pid)
+            self._cut += 1
+        self.kill_workers(signal.SIGKILL)
+        self._drain_over = time.monotonic() + _KILL_AFTER
+
+    def _close_listeners(self) -> None:
+        for listener in self.LISTENERS:
+            name = listener.getsockname()
+            listener.close()
+            if isinstance(name, str):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+        self.LISTENERS = []
+
+    def _halt(self, status: int) -> None:
+        """End at once and in order: nothing has been served yet."""
+        self._close_listeners()
+        self.kill_workers(signal.SIGKILL)
+        self._stop_companions()
+        sys.exit(status)
+
+    def _finish(self) -> int:
+        self._stop_companions()
+        _log.info("%s", receipt(self._receipts[0], self._receipts[1], self._cut))
+        return EXIT_CUT if self._cut else 0
+
+    def _stop_companions(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for companion in self._companions:
+                companion.stop(number)
+            until = time.monotonic() + _KILL_AFTER
+            while any(companion.pid for companion in self._companions) and time.monotonic() < until:
+                self.reap_workers()
+                time.sleep(_BUSY_WAIT)
+
+
+def _how_it_ended(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        hint = " (out of memory?)" if number == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(number).name}{hint}"
+    return f"exited with code {os.WEXITSTATUS(status)}"
+
+
+def _restart_reason(worker: GatewayWorker, status: int, *, booting: bool) -> str:
+    if worker.retiring:
+        return "retired"
+    if worker.aborted:
+        return "heartbeat"
+    if booting:
+        return "boot"
+    return "killed" if os.WIFSIGNALED(status) else "exited"
+
+
+def _address_of(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"http://[{name[0]}]:{name[1]}" if listener.family == socket.AF_INET6 else f"http://{name[0]}:{name[1]}"
+
+
+def _raise_file_limit() -> None:
+    """Take as many file descriptors as we are allowed: a connection takes one on either side."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _capacity(settings: Settings, workers: int) -> Capacity:
+    """Give a scoreboard room for twice the workers and four times the configuration: memory is spent only on use."""
+    targets = sum(len(upstream.targets) for upstream in settings.upstreams.values())
+    return Capacity(
+        slots=max(2 * workers, 16),
+        routes=max(4 * len(settings.routes), _CAPACITY_MIN),
+        upstreams=max(4 * len(settings.upstreams), _CAPACITY_MIN),
+        targets=max(4 * targets, _CAPACITY_MIN),
+    )
+
+
+def _companions(
+    settings: Settings, scoreboard: Scoreboard, publication: Publication, listeners: list[socket.socket]
+) -> list[Companion]:
+    """Make what runs beside the workers. In each process the sockets of the others are closed."""
+    admin = listen(parse_bind(settings.admin.bind)) if settings.admin.bind is not None else None
+    echo_listener = listen(parse_bind(settings.echo.bind)) if settings.echo is not None else None
+    context = control.ControlContext(scoreboard, publication, admin, settings.admin.token, __version__, os.getpid())
+
+    def run_control() -> None:
+        _close(listeners, echo_listener)
+        control.run(context)
+
+    def run_echo() -> None:
+        _close(listeners, admin)
+        if echo_listener is not None:
+            echo.serve(echo_listener, parent=context.master_pid)
+
+    companions = [Companion("control", run_control)]
+    return companions if echo_listener is None else [*companions, Companion("echo", run_echo)]
+
+
+def _close(listeners: list[socket.socket], other: socket.socket | None) -> None:
+    for listener in (*listeners, *([other] if other is not None else [])):
+        listener.close()
+
+
+def run(sources: Sources, loaded: Loaded) -> int:
+    """Run a gateway in the foreground until it is stopped; give the exit code."""
+    settings = loaded.settings
+    logs.configure(settings.log)
+    _raise_file_limit()
+    workers = available_cores() if settings.server.workers == "auto" else settings.server.workers
+    try:
+        listeners = [listen(parse_bind(bind)) for bind in settings.server.bind]
+        scoreboard = Scoreboard(_capacity(settings, workers))
+        publication = Publication(scoreboard)
+        companions = _companions(settings, scoreboard, publication, listeners)
+    except ListenError as error:
+        _log.error("%s", error)  # noqa: TRY400 -- a sentence for the operator, not a traceback
+        return EXIT_FAILED
+    scoreboard.board[Board.STARTED_AT] = time.time_ns() // 1000
+    reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication)
+    application = GatewayApplication(settings, scoreboard, publication, workers)
+    master = Master(application, reloader, listeners, companions)
+    # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
+    gc.collect()
+    gc.freeze()
+    return master.run()
+
+

@@ -1,0 +1,240 @@
+"""The access log: one JSON object a line, built as bytes, written in batches.
+
+A line is put together from parts that are known to be clean JSON already (numbers, the prepared names of routes and
+targets) and parts that a client chose, which are quoted unless they hold nothing but plain characters. One write takes
+a whole batch to a file; to a pipe or a terminal, which several workers share, each write stays within what the kernel
+keeps in one piece. A log that cannot be written loses lines, and counts them; it never holds up traffic.
+"""
+
+import errno
+import os
+import re
+import select
+import socket
+import stat
+import time
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from devhost_server.observe.scoreboard import Slot
+
+if TYPE_CHECKING:
+    from devhost_server.exchange import Exchange
+
+# Printable ASCII without the two characters that JSON escapes.
+_PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+# What is called like a secret in a query is logged without its value, and a user in a URL not at all.
+_SECRET: Final = re.compile(
+    rb"([?&;][^=&;]*(?:token|secret|passw|api_?key|signature|credential|auth)[^=&;]*=)[^&;#]+", re.IGNORECASE
+)
+_USER: Final = re.compile(rb"//[^/?#]*@")
+# Lines held while the log cannot be written; beyond it, they are dropped.
+_HELD_BYTES: Final = 4 * 1024 * 1024
+# A batch is written at the latest when it has this size, whatever its age.
+_BATCH_BYTES: Final = 256 * 1024
+_MEMORY: Final = 1024
+
+
+def quoted(raw: bytes) -> bytes:
+    """Give bytes that a client chose as a JSON string; what is not UTF-8 is shown as escapes."""
+    if raw.translate(None, _PLAIN):
+        return orjson.dumps(raw.decode("utf-8", "backslashreplace"))
+    return b'"' + raw + b'"'
+
+
+def without_secrets(url: bytes) -> bytes:
+    """Mask the values of query parameters that are called like secrets, and the user of an absolute URL."""
+    if b"=" in url:
+        url = _SECRET.sub(rb"\1***", url)
+    return _USER.sub(b"//***@", url) if b"@" in url else url
+
+
+class _Memory(dict[bytes, bytes]):
+    """Quoted values that keep coming back, such as user agents; bounded."""
+
+    def __missing__(self, raw: bytes) -> bytes:
+        if len(self) >= _MEMORY:
+            self.clear()
+        value = self[raw] = quoted(without_secrets(raw)) if raw else b"null"
+        return value
+
+
+class AccessLog:
+    """One worker's access log. `destination` is a path, "stdout" or None for no log at all."""
+
+    def __init__(self, destination: str | None, row: memoryview, worker: int) -> None:
+        self._destination = destination
+        self._row = row
+        self._worker = b"%d" % worker
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._second = -1
+        self._stamp = b""
+        self._agents = _Memory()
+        self._hosts = _Memory()
+        self._sink: Sink | None = None
+        self.enabled = destination is not None
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Write what is held, then open the destination anew (after a rotation). A file that cannot be opened is
+        noted by the lines it loses; the old one stays in use if there is one."""
+        if self._destination is None:
+            return
+        self.flush()
+        try:
+            sink = _open(self._destination)
+        except OSError:
+            return
+        if self._sink is not None:
+            self._sink.close()
+        self._sink = sink
+
+    def write(self, exchange: "Exchange", seconds: float) -> None:
+        """Add the line of an exchange that is over and took `seconds`."""
+        x = exchange
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
+        fields, target, route = x.fields, x.target, x.route
+        line = (
+            b'{"ts":"%b%03dZ","request_id":"%b","route":%b,"client":"%b","method":%b,"host":%b,"target":%b,'
+            b'"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":%d,"duration_ms":%.3f,'
+            b'"upstream":%b,"target_addr":%b,"attempts":%d,"connect_ms":%b,"upstream_ms":%b,"worker":%b,'
+            b'"user_agent":%b,"referer":%b,"traceparent":%b}\n'
+        ) % (
+            self._stamp,
+            int((now - second) * 1000),
+            x.request_id,
+            b"null" if route is None else route.log_name,
+            x.client_address,
+            quoted(x.method),
+            self._hosts[x.host],
+            quoted(x.target_path if b"=" not in x.target_path else without_secrets(x.target_path)),
+            b"HTTP/1.0" if x.old else b"HTTP/1.1",
+            x.status,
+            b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"',
+            x.bytes_in,
+            x.bytes_out,
+            seconds * 1000,
+            b"null" if route is None else route.log_upstream,
+            b"null" if target is None else target.log_address,
+            x.attempts,
+            b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null",
+            b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
+            self._worker,
+            b"null" if fields is None else self._agents[fields.user_agent],
+            b"null" if fields is None else self._agents[fields.referer],
+            b"null" if fields is None or not fields.traceparent else quoted(fields.traceparent),
+        )
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered; what the destination does not take now is held, up to a bound."""
+        if not self._lines:
+            return
+        if self._sink is not None:
+            self._lines = self._sink.write(self._lines)
+        self._size = sum(map(len, self._lines))
+        while self._size > _HELD_BYTES or (self._lines and self._sink is None):
+            self._size -= len(self._lines.pop(0))
+            self._row[Slot.LOG_DROPPED] += 1
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.flush()
+        if self._sink is not None:
+            self._sink.close()
+
+
+class Sink:
+    """A regular file: one write takes everything."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, lines: list[bytes]) -> list[bytes]:
+        """Write lines; give those that were not taken. A line is never written in part without the rest following."""
+        data = b"".join(lines)
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:
+                return [data]
+        return []
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class _SharedSink(Sink):
+    """A pipe, terminal or socket: several workers write to it, and it may be full.
+
+    POSIX keeps writes of up to PIPE_BUF bytes in one piece, so that lines of different workers do not mix.
+    """
+
+    def write(self, lines: list[bytes]) -> list[bytes]:
+        """Write lines in pieces that the kernel keeps whole, as long as there is room."""
+        at = 0
+        while at < len(lines):
+            end, size = at + 1, len(lines[at])
+            while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
+                size += len(lines[end])
+                end += 1
+            piece = b"".join(lines[at:end])
+            try:
+                written = self._send(piece)
+            except OSError as error:
+                # A reader that is gone will not come back; one that is slow may.
+                return [] if error.errno == errno.EPIPE else lines[at:]
+            if written < len(piece):
+                return [piece[written:], *lines[end:]]
+            at = end
+        return []
+
+    def _send(self, piece: bytes) -> int:
+        return os.write(self._fd, piece)
+
+
+class _SocketSink(_SharedSink):
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._socket = socket.socket(fileno=os.dup(fd))
+
+    def _send(self, piece: bytes) -> int:
+        return self._socket.send(piece, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+class _PolledSink(_SharedSink):
+    """A pipe that cannot be opened anew without blocking: asked before each write."""
+
+    def _send(self, piece: bytes) -> int:
+        if not select.select([], [self._fd], [], 0)[1]:
+            raise BlockingIOError(errno.EAGAIN, "no room")
+        return os.write(self._fd, piece)
+
+
+def _open(destination: str) -> Sink:
+    if destination != "stdout":
+        return _sink_for(os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o640))
+    mode = os.fstat(1).st_mode
+    if stat.S_ISREG(mode):
+        return Sink(os.dup(1))
+    if stat.S_ISSOCK(mode):
+        return _SocketSink(os.dup(1))
+    try:
+        # A description of our own: O_NONBLOCK on the inherited one would surprise whoever shares it.
+        return _SharedSink(os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return _PolledSink(os.dup(1))
+
+
+def _sink_for(fd: int) -> Sink:
+    return Sink(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else _SharedSink(fd)

@@ -1,0 +1,78 @@
+"""The log of events (not of requests), on stderr: for people on a terminal, JSON lines for machines."""
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from gunicorn.glogging import Logger
+
+if TYPE_CHECKING:
+    from devhost_server.observe.options import LogOptions
+
+_ROOT: Final = "devhost_server"
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry = {
+            "ts": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry).decode()
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """A line a person reads; what breaks lines in a message is shown escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return (
+            text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        )
+
+
+def configure(options: "LogOptions") -> None:
+    """Set up logging of this process and, since forks inherit it, of all that follow."""
+    console = options.format == "console" or (options.format == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_ConsoleFormatter() if console else _JsonFormatter())
+    for name in (_ROOT, "uvicorn", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger(_ROOT).setLevel(options.level.upper())
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
+class ArbiterLog(Logger):  # type: ignore[misc] # gunicorn is not typed
+    """What gunicorn logs: its routine messages are details to us, its warnings and errors are not."""
+
+    def setup(self, cfg: Any) -> None:
+        """Use our handlers instead of gunicorn's."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log = logging.getLogger(f"{_ROOT}.arbiter")
+
+    def info(self, msg: str, *args: object, **kwargs: Any) -> None:
+        """Log a routine message of the arbiter as a detail."""
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def reopen_files(self) -> None:
+        """Do nothing: events go to stderr, and the workers reopen their access logs themselves."""
+
+    def close_on_exec(self) -> None:
+        """Do nothing: there is no file of ours to close."""

@@ -1,0 +1,180 @@
+"""Reload in place, as the master does it: read and validate, publish once, and wait until every worker has confirmed.
+
+Nothing of a configuration that has an error is ever published. A worker that cannot serve what was published makes the
+master publish the old configuration again: after a failed reload everybody serves what was served before.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from devhost_server.config import ConfigError, Loaded, Settings, Sources, load
+from devhost_server.observe.blocks import Blocks, BlocksFullError
+from devhost_server.observe.publication import Document as Published
+from devhost_server.observe.publication import Publication
+from devhost_server.observe.scoreboard import Board, RouteCell, Scoreboard, Slot, TargetCell, WorkerState
+from devhost_server.snapshot import UNROUTED, Document, target_key
+from devhost_server.snapshot import Blocks as BlockNumbers
+
+# A worker notices a new generation within a tick and builds thousands of routes in well under a second. One that has
+# not confirmed by now hangs, and the heartbeat will find it.
+_PATIENCE: Final = 10.0
+
+# What a running process cannot change, with the reason that is given.
+_FIXED: Final = {
+    "server.bind": "the listeners were made when the gateway started",
+    "admin": "the admin listener was made when the gateway started",
+    "echo": "the echo upstream was made when the gateway started",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a reload ended, as it is published for the control process."""
+
+    result: str
+    at: str
+    generation: int
+    served_request: int
+    errors: tuple[str, ...]
+    duration_ms: float
+    trigger: str
+
+
+@dataclass(slots=True)
+class _Pending:
+    generation: int
+    began: float
+    served_request: int
+    trigger: str
+    fallback: Document
+
+
+class Reloader:
+    """Publishes configurations. The clock is monotonic, in seconds."""
+
+    def __init__(
+        self, sources: Sources, loaded: Loaded, instance: str, scoreboard: Scoreboard, publication: Publication
+    ) -> None:
+        self.settings: Settings = loaded.settings
+        self.last: Report | None = None
+        self._sources = sources
+        self._instance = instance
+        self._scoreboard = scoreboard
+        self._board = scoreboard.board
+        self._publication = publication
+        self._pending: _Pending | None = None
+        self._routes = Blocks(scoreboard.capacity.routes, scoreboard.erase_route, self._route_is_quiet)
+        self._upstreams = Blocks(scoreboard.capacity.upstreams, scoreboard.erase_upstream, lambda _: True)
+        self._targets = Blocks(scoreboard.capacity.targets, scoreboard.erase_target, self._target_is_quiet)
+        self._current = self._publish(loaded.settings, 1)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a reload waits for the workers."""
+        return self._pending is not None
+
+    @property
+    def route_blocks(self) -> Iterable[int]:
+        """The blocks of the routes there are."""
+        return self._routes.owners.values()
+
+    @property
+    def target_blocks(self) -> Iterable[int]:
+        """The blocks of the targets there are."""
+        return self._targets.owners.values()
+
+    def begin(self, now: float, trigger: str) -> tuple[str, ...]:
+        """Read the configuration and publish it; give what is wrong with it, if anything is."""
+        served = self._board[Board.RELOAD_REQUESTS]
+        began = now
+        try:
+            settings = load(self._sources).settings
+            errors = self._unchangeable(settings)
+            if not errors:
+                fallback = self._current
+                self._current = self._publish(settings, fallback.generation + 1)
+                self._pending = _Pending(self._current.generation, began, served, trigger, fallback)
+                return ()
+        except ConfigError as error:
+            errors = tuple(map(str, error.problems))
+        except BlocksFullError as error:
+            errors = (str(error),)
+        self._finish("failed", errors, served, time.monotonic() - began, trigger)
+        return errors
+
+    def poll(self, now: float) -> Report | None:
+        """Look whether every worker has confirmed; give the report once the pending reload has ended."""
+        pending = self._pending
+        if pending is None:
+            return None
+        rows = [row for row in self._scoreboard.rows() if row[Slot.STATE] in (WorkerState.READY, WorkerState.DRAINING)]
+        rejected = [row[Slot.PID] for row in rows if row[Slot.REJECTED] == pending.generation]
+        waiting = [row[Slot.PID] for row in rows if row[Slot.GENERATION] != pending.generation]
+        late = now - pending.began > _PATIENCE
+        if waiting and not rejected and not late:
+            return None
+        self._pending = None
+        seconds = now - pending.began
+        if not waiting:
+            self.settings = Settings.model_validate(self._current.settings)
+            return self._finish("ok", (), pending.served_request, seconds, pending.trigger)
+        self._current = self._republish(pending.fallback, pending.generation + 1)
+        why = f"worker processes {rejected} could not serve it" if rejected else f"{waiting} did not confirm it"
+        errors = (f"{why}; see the log. The configuration before it is being served.",)
+        return self._finish("failed", errors, pending.served_request, seconds, pending.trigger)
+
+    def _finish(self, result: str, errors: tuple[str, ...], served: int, seconds: float, trigger: str) -> Report:
+        self._board[Board.RELOADS_OK if result == "ok" else Board.RELOADS_FAILED] += 1
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        report = Report(result, at, self._current.generation, served, errors, round(seconds * 1000, 1), trigger)
+        self.last = report
+        self._publication.write(Published.REPORT, orjson.dumps(report))
+        self._board[Board.RELOAD_SERVED] = served
+        return report
+
+    def _unchangeable(self, settings: Settings) -> tuple[str, ...]:
+        """Say which keys differ that need a restart."""
+        old, new = self._fixed(self.settings), self._fixed(settings)
+        return tuple(
+            f"{key}: cannot change while running: {reason}; restart the gateway to apply it"
+            for key, reason in _FIXED.items()
+            if old[key] != new[key]
+        )
+
+    @staticmethod
+    def _fixed(settings: Settings) -> dict[str, Any]:
+        return {"server.bind": settings.server.bind, "admin": settings.admin, "echo": settings.echo}
+
+    def _publish(self, settings: Settings, generation: int) -> Document:
+        target_names = (
+            target_key(name, target.url) for name, upstream in settings.upstreams.items() for target in upstream.targets
+        )
+        routes = self._routes.plan((UNROUTED, *settings.routes))
+        upstreams = self._upstreams.plan(settings.upstreams)
+        targets = self._targets.plan(target_names)
+        for blocks, plan in ((self._routes, routes), (self._upstreams, upstreams), (self._targets, targets)):
+            blocks.commit(plan)
+        numbers = BlockNumbers(routes.owners, upstreams.owners, targets.owners)
+        document = Document(generation, settings.env, self._instance, settings.model_dump(mode="json"), numbers)
+        self._announce(document)
+        return document
+
+    def _republish(self, fallback: Document, generation: int) -> Document:
+        settings = Settings.model_validate(fallback.settings)
+        return self._publish(settings, generation)
+
+    def _announce(self, document: Document) -> None:
+        self._publication.write(Published.SNAPSHOT, document.text())
+        self._board[Board.GENERATION] = document.generation
+
+    def _route_is_quiet(self, block: int) -> bool:
+        at = self._scoreboard.route_at(block)
+        return not any(self._scoreboard.total(at + cell) for cell in (RouteCell.IN_FLIGHT, RouteCell.WEBSOCKETS))
+
+    def _target_is_quiet(self, block: int) -> bool:
+        return not self._scoreboard.total(self._scoreboard.target_at(block) + TargetCell.ACTIVE)

@@ -1,0 +1,198 @@
+"""One configuration made ready to serve: routes compiled, upstreams alive, everything else read-only.
+
+The master publishes each configuration as one document; a worker builds a snapshot of it beside the running one and
+swaps a single attribute. An exchange keeps the snapshot it began with. Parts that are equal in both keep their live
+state: an upstream whose options did not change keeps its connections, its balance and its account of retries.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import orjson
+
+from devhost_server.config.models import RouteOptions, Settings
+from devhost_server.deadlines import Wheel
+from devhost_server.http.forward import Network
+from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.observe.scoreboard import Scoreboard
+from devhost_server.routing import RouteMatch, RouteTable
+from devhost_server.upstream.upstream import Upstream
+
+# The name under which requests are counted that no route answers. No route can be called so.
+UNROUTED: Final = "-"
+# Routes compiled before the event loop gets a turn: about 2 ms of work.
+_BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Which block on the scoreboard belongs to whom; a target is called UPSTREAM, a blank, and its URL."""
+
+    routes: Mapping[str, int]
+    upstreams: Mapping[str, int]
+    targets: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the master publishes: a configuration, its number, and the blocks on the scoreboard."""
+
+    generation: int
+    env: str
+    instance: str
+    settings: dict[str, Any]
+    blocks: Blocks
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """Read what `text` wrote."""
+        data = orjson.loads(text)
+        return cls(data["generation"], data["env"], data["instance"], data["settings"], Blocks(**data["blocks"]))
+
+    def text(self) -> bytes:
+        """Give the document as it is published."""
+        return orjson.dumps(self)
+
+
+class Route:
+    """A route as a worker serves it."""
+
+    __slots__ = (
+        "cell",
+        "code_cells",
+        "log_name",
+        "log_upstream",
+        "name",
+        "owner",
+        "prefix",
+        "respond",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        cell: int,
+        *,
+        owner: str | None = None,
+        upstream: Upstream | None = None,
+        respond: FixedAnswer | None = None,
+        prefix: bytes = b"",
+    ) -> None:
+        self.name = name
+        self.cell = cell  # of its block on the scoreboard
+        self.code_cells: dict[tuple[bytes, int], int] = {}
+        self.owner = owner
+        self.upstream = upstream
+        self.respond = respond
+        self.prefix = prefix  # what is cut off the path
+        self.log_name = b'"' + name.encode() + b'"'
+        self.log_upstream = b"null" if upstream is None else b'"' + upstream.name.encode() + b'"'
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name}>"
+
+
+class Snapshot:
+    """One configuration, ready to serve."""
+
+    __slots__ = (
+        "env",
+        "generation",
+        "instance",
+        "limits",
+        "routes",
+        "settings",
+        "timeouts",
+        "trusted",
+        "unrouted",
+        "upstreams",
+    )
+
+    def __init__(
+        self,
+        document: Document,
+        settings: Settings,
+        routes: RouteTable[Route],
+        upstreams: dict[str, Upstream],
+        unrouted: Route,
+    ) -> None:
+        self.generation = document.generation
+        self.env = document.env
+        self.instance = document.instance.encode()
+        self.settings = settings
+        self.limits: Limits = settings.server.limits
+        self.timeouts: ClientTimeouts = settings.server.timeouts
+        self.trusted: tuple[Network, ...] = tuple(map(ipaddress.ip_network, settings.server.trusted_proxies))
+        self.routes = routes
+        self.upstreams = upstreams
+        self.unrouted = unrouted
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.env} generation={self.generation}>"
+
+
+class Builder:
+    """Builds snapshots for one worker."""
+
+    def __init__(self, scoreboard: Scoreboard, slot: int, wheel: Wheel) -> None:
+        self._scoreboard = scoreboard
+        self._row = scoreboard.row(slot)
+        self._slot = slot
+        self._wheel = wheel
+
+    async def build(self, document: Document, previous: Snapshot | None) -> Snapshot:
+        """Make a snapshot of a document, keeping what `previous` has alive and the document does not change.
+
+        Gives the event loop a turn now and then, so that thousands of routes do not stall the traffic.
+        """
+        settings = Settings.model_validate(document.settings)
+        await asyncio.sleep(0)
+        upstreams = {}
+        for count, name in enumerate(settings.upstreams):
+            upstreams[name] = self._upstream(name, settings, document.blocks, previous)
+            if count % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+        entries = []
+        for count, (name, options) in enumerate(settings.routes.items()):
+            entries.append((match_of(options), self._route(name, options, document.blocks, upstreams)))
+            if count % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+        unrouted = Route(UNROUTED, self._scoreboard.route_at(document.blocks.routes[UNROUTED]))
+        return Snapshot(document, settings, RouteTable(entries), upstreams, unrouted)
+
+    def _upstream(self, name: str, settings: Settings, blocks: Blocks, previous: Snapshot | None) -> Upstream:
+        options = settings.upstreams[name]
+        cell = self._scoreboard.upstream_at(blocks.upstreams[name])
+        target_cells = [
+            self._scoreboard.target_at(blocks.targets[target_key(name, target.url)]) for target in options.targets
+        ]
+        kept = previous.upstreams.get(name) if previous is not None else None
+        if kept is not None and kept.options == options and kept.cell == cell:
+            return kept
+        return Upstream(name, options, self._wheel, self._row, cell, target_cells, start=self._slot)
+
+    def _route(self, name: str, options: RouteOptions, blocks: Blocks, upstreams: dict[str, Upstream]) -> Route:
+        return Route(
+            name,
+            self._scoreboard.route_at(blocks.routes[name]),
+            owner=options.owner,
+            upstream=None if options.upstream is None else upstreams[options.upstream],
+            respond=options.respond,
+            prefix=options.path.encode().rstrip(b"/") if options.strip_prefix else b"",
+        )
+
+
+def target_key(upstream: str, url: str) -> str:
+    """Give the name of a target among the blocks."""
+    return f"{upstream} {url}"
+
+
+def match_of(options: RouteOptions) -> RouteMatch:
+    """Give what a request must satisfy for this route."""
+    return RouteMatch(
+        options.name, options.hosts, options.path, frozenset(options.methods), tuple(options.headers.items())
+    )

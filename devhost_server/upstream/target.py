@@ -1,0 +1,254 @@
+"""A target: one server of an upstream, and this worker's connections to it.
+
+Connections are taken last in, first out, so that the ones in use stay fresh and the rest expire. Every operation is
+O(1) however many connections there are. A connection that becomes free, and a new one that is ready, both go to
+whoever has waited longest; so a request that asked for a new connection may well be served by an old one.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+from urllib.parse import urlsplit
+
+from devhost_server.deadlines import Wheel
+from devhost_server.exchange import Exchange
+from devhost_server.failures import (
+    CONNECT_FAILED,
+    CONNECT_REFUSED,
+    CONNECT_TIMEOUT,
+    DNS_FAILED,
+    POOL_FULL,
+    TLS_FAILED,
+    Fault,
+)
+from devhost_server.http.server_connection import ServerConnection
+from devhost_server.observe.scoreboard import TargetCell
+from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Waiter:
+    """An exchange that waits for a connection; `exchange` is None once it no longer does."""
+
+    __slots__ = ("exchange", "timer")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Exchange | None = exchange
+        self.timer: asyncio.TimerHandle | None = None
+
+    def leave(self) -> Exchange | None:
+        """Stop waiting; give who waited, None if nobody did any more."""
+        exchange, self.exchange = self.exchange, None
+        if self.timer is not None:
+            self.timer.cancel()
+        return None if exchange is None or exchange.over else exchange
+
+
+class Target:
+    """One server and the connections that this worker has to it. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        options: TargetOptions,
+        pool: PoolOptions,
+        timeouts: UpstreamTimeouts,
+        wheel: Wheel,
+        row: memoryview,
+        cell: int,
+    ) -> None:
+        self.url = options.url
+        self.weight = options.weight
+        self.pool = pool
+        self.timeouts = timeouts
+        self.row = row
+        self.cell = cell  # of its block on the scoreboard
+        self.code_cells: dict[tuple[bytes, int], int] = {}
+        self.failing: Fault | None = None  # the last failure to connect, while no connection has succeeded since
+        self._wheel = wheel
+        parts = urlsplit(options.url)
+        self.unix_path = parts.path if parts.scheme == "unix" else None
+        self.host = parts.hostname or ""
+        self.port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        self.base_path = b"" if self.unix_path is not None else parts.path.rstrip("/").encode()
+        self.authority = b"localhost" if self.unix_path is not None else parts.netloc.encode()
+        self.address = f"unix:{parts.path}" if self.unix_path is not None else _address(self.host, self.port)
+        self.log_address = b'"' + self.address.encode() + b'"'
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
+        self._open = 0  # connections there are or that are being made
+        self._waiters: deque[Waiter] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._retired = False
+
+    def __repr__(self) -> str:
+        return f"<Target {self.url} open={self._open} idle={len(self._idle)} waiting={len(self._waiters)}>"
+
+    # -- taking and giving back ---------------------------------------------------------------------------------------
+
+    def take(self) -> ServerConnection | None:
+        """Give an idle connection that is still open, if there is one."""
+        idle = self._idle
+        while idle:
+            connection, _ = idle.popitem()
+            self.row[self.cell + TargetCell.IDLE] -= 1
+            if not connection.transport.is_closing():
+                self.row[self.cell + TargetCell.ACTIVE] += 1
+                return connection
+        return None
+
+    def wait_for(self, exchange: Exchange, *, fresh: bool = False) -> Waiter | Fault:
+        """Let `exchange` wait for a connection, which (or a `Fault`) is posted to it; a refusal comes at once.
+
+        `fresh` asks for a new connection even at the cost of an idle one: the others may be as stale as the last.
+        """
+        waiter = Waiter(exchange)
+        if fresh and self._open >= self.pool.max_connections and self._idle:
+            stale, _ = self._idle.popitem()
+            self.row[self.cell + TargetCell.IDLE] -= 1
+            stale.destroy()
+            self._connect(waiter)
+        elif self._open < self.pool.max_connections:
+            self._connect(waiter)
+        elif self.pool.wait <= 0:
+            return self._full()
+        else:
+            loop = asyncio.get_running_loop()
+            waiter.timer = loop.call_later(self.pool.wait, self._give_up, waiter)
+        self._waiters.append(waiter)
+        return waiter
+
+    def release(self, connection: ServerConnection) -> None:
+        """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed."""
+        self.row[self.cell + TargetCell.ACTIVE] -= 1
+        if connection.detach() and not self._retired:
+            self._offer(connection)
+        else:
+            connection.destroy()
+
+    def surrender(self, connection: ServerConnection) -> None:
+        """Let a connection leave for good, to become half of a tunnel: tunnels do not take up the pool's room."""
+        self.row[self.cell + TargetCell.ACTIVE] -= 1
+        connection.exchange = None
+        self._open -= 1
+        self._connect_for_waiters()
+
+    def gone(self, connection: ServerConnection) -> None:
+        """Note that a connection has been closed, by whichever side."""
+        self._open -= 1
+        if connection in self._idle:
+            del self._idle[connection]
+            self.row[self.cell + TargetCell.IDLE] -= 1
+        self._connect_for_waiters()
+
+    def retire(self) -> None:
+        """Keep nothing from now on: the configuration no longer has this target."""
+        self._retired = True
+        for connection in tuple(self._idle):
+            connection.destroy()
+
+    def trim(self) -> None:
+        """Close idle connections beyond `max_idle`, the longest unused first.
+
+        Called once a second instead of at each release: under load the idle ones come and go by the dozen.
+        """
+        for connection in tuple(islice(self._idle, max(len(self._idle) - self.pool.max_idle, 0))):
+            connection.destroy()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _offer(self, connection: ServerConnection) -> None:
+        while self._waiters:
+            exchange = self._waiters.popleft().leave()
+            if exchange is not None:
+                self.row[self.cell + TargetCell.ACTIVE] += 1
+                exchange.post(connection)
+                return
+        connection.rest(self.pool.idle_expiry)
+        self._idle[connection] = None
+        self.row[self.cell + TargetCell.IDLE] += 1
+
+    def _full(self) -> Fault:
+        return POOL_FULL(
+            f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s."
+        )
+
+    def _give_up(self, waiter: Waiter) -> None:
+        exchange = waiter.leave()
+        if exchange is not None:
+            exchange.post(self._full())
+
+    def _connect_for_waiters(self) -> None:
+        """Use room for a new connection that has just appeared, if somebody waits without one being made."""
+        while self._waiters and self._waiters[0].exchange is None:
+            self._waiters.popleft()
+        if len(self._waiters) > len(self._connecting) and self._open < self.pool.max_connections:
+            self._connect(self._waiters[0])
+
+    def _connect(self, waiter: Waiter) -> None:
+        self._open += 1
+        self.row[self.cell + TargetCell.CONNECTING] += 1
+        task = asyncio.get_running_loop().create_task(self._make(waiter))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _make(self, waiter: Waiter) -> None:
+        """Make one connection and hand it on; on failure tell the exchange that asked for it."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                connection = await self._dial()
+        except OSError as error:  # TimeoutError, gaierror and SSLError are among them
+            self._open -= 1
+            self.row[self.cell + TargetCell.CONNECTING] -= 1
+            self._failed(waiter, self._explain(error, time.monotonic() - began))
+            return
+        self.row[self.cell + TargetCell.CONNECTING] -= 1
+        self.row[self.cell + TargetCell.FAILING_SINCE] = 0
+        self.failing = None
+        if waiter.exchange is not None:
+            waiter.exchange.connect_seconds = time.monotonic() - began
+        if connection.transport.is_closing():
+            self._connect_for_waiters()
+        else:
+            self._offer(connection)
+
+    async def _dial(self) -> ServerConnection:
+        loop = asyncio.get_running_loop()
+        factory: Callable[[], ServerConnection] = lambda: ServerConnection(self, self._wheel)  # noqa: E731 -- typed
+        if self.unix_path is not None:
+            _, connection = await loop.create_unix_connection(factory, self.unix_path)
+        else:
+            _, connection = await loop.create_connection(factory, self.host, self.port, ssl=self._tls)
+        return connection
+
+    def _explain(self, error: OSError, seconds: float) -> Fault:
+        where, after = self.address, f"after {seconds * 1000:.0f} ms"
+        if isinstance(error, TimeoutError):
+            return CONNECT_TIMEOUT(f"{where} did not accept a connection within {self.timeouts.connect:g} s.")
+        if isinstance(error, socket.gaierror):
+            return DNS_FAILED(f"The name {self.host} does not resolve: {error.strerror}.")
+        if isinstance(error, ConnectionRefusedError):
+            return CONNECT_REFUSED(f"{where} refused the connection {after}: nothing listens there.")
+        if isinstance(error, ssl.SSLError):
+            return TLS_FAILED(f"The TLS handshake with {where} failed: {error.reason or error}.")
+        return CONNECT_FAILED(f"{where} could not be connected to {after}: {error.strerror or error}.")
+
+    def _failed(self, waiter: Waiter, fault: Fault) -> None:
+        self.failing = fault
+        since = self.cell + TargetCell.FAILING_SINCE
+        if not self.row[since]:
+            self.row[since] = time.time_ns() // 1000
+        exchange = waiter.leave()
+        if exchange is not None:
+            exchange.post(fault)
+        self._connect_for_waiters()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,58 @@
+"""An upstream as a worker serves it: its targets, how they share the requests, and the account of retries."""
+
+from collections.abc import Container
+
+from devhost_server.deadlines import Wheel
+from devhost_server.observe.scoreboard import UpstreamCell
+from devhost_server.upstream.balance import RoundRobin
+from devhost_server.upstream.options import UpstreamOptions
+from devhost_server.upstream.retry import RetryBudget
+from devhost_server.upstream.target import Target
+
+
+class Upstream:
+    """The live state of one upstream in one worker. It outlives reloads that do not change its options."""
+
+    def __init__(
+        self,
+        name: str,
+        options: UpstreamOptions,
+        wheel: Wheel,
+        row: memoryview,
+        cell: int,
+        target_cells: list[int],
+        start: int,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.row = row
+        self.cell = cell  # of its block on the scoreboard
+        self.head_cell = cell + UpstreamCell.HEAD_DURATION
+        self.pass_host = options.pass_host
+        self.attempts = options.retries.attempts
+        self.budget = RetryBudget(options.retries.budget_percent)
+        self.targets = tuple(
+            Target(target, options.pool, options.timeouts, wheel, row, target_cell)
+            for target, target_cell in zip(options.targets, target_cells, strict=True)
+        )
+        self._sole = self.targets[0] if len(self.targets) == 1 else None
+        self._balancer = RoundRobin(self.targets, start)
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name} targets={len(self.targets)}>"
+
+    def pick(self, tried: Container[Target] = ()) -> Target | None:
+        """Give the target for the next attempt; one that has been tried only if there is no other."""
+        if self._sole is not None:
+            return self._sole
+        return self._balancer.pick(tried) or self._balancer.pick()
+
+    def retire(self) -> None:
+        """Let go of all connections as they become idle."""
+        for target in self.targets:
+            target.retire()
+
+    def trim(self) -> None:
+        """Close idle connections beyond what is to be kept."""
+        for target in self.targets:
+            target.trim()

@@ -1,0 +1,279 @@
+"""A worker process: the public listeners under uvicorn, one gateway, one row of the scoreboard.
+
+Forked by the master with all code loaded. It reads the published configuration, tells the master that it is ready, and
+from then on a single tick drives what is not traffic: deadlines, the heartbeat (which goes on during a drain), the look
+for a new configuration, the flushing of the log. It never stops of its own will: it drains when the master says so, and
+leaves at once when the master is gone.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Generator
+from typing import Any, Final, cast
+
+import setproctitle
+import uvicorn
+import uvloop
+from gunicorn.workers.base import Worker
+
+from devhost_server.deadlines import TICK, Wheel
+from devhost_server.drain import Spread
+from devhost_server.gateway import Gateway
+from devhost_server.http.client_connection import ClientConnection
+from devhost_server.observe.access_log import AccessLog
+from devhost_server.observe.publication import Publication
+from devhost_server.observe.publication import Document as Published
+from devhost_server.observe.scoreboard import Board, Scoreboard, Slot, WorkerState
+from devhost_server.snapshot import Builder, Document, Snapshot
+
+_log = logging.getLogger("devhost_server.worker")
+
+_FLUSH_TICKS: Final = 1  # ticks between two flushes of the access log: well under the promised 100 ms
+_SECOND_TICKS: Final = round(1 / TICK)
+_PR_SET_PDEATHSIG: Final = 1
+# What is still sent after the last exchange has been cut: error answers and Close frames.
+_LAST_WORDS_SECONDS: Final = 0.5
+# Full collections of a worker's heap are long pauses; what a request allocates is freed by counting references.
+_GC_THRESHOLDS: Final = (50_000, 50, 100)
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server with a drain of our own in place of its shutdown, and the signals left to the worker."""
+
+    def __init__(self, config: uvicorn.Config, worker: "GatewayWorker") -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals alone: the worker handles them."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Serve until the worker is told to stop."""
+        await self._worker.serving()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain instead of closing everything at once."""
+        await self._accept_the_last(sockets or [])
+        for server in self.servers:
+            server.close()
+        await self._worker.drain()
+
+    async def _accept_the_last(self, sockets: list[socket.socket]) -> None:
+        """Take what the kernel has accepted for us already: closing the listeners would reset those connections."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets:
+            while True:
+                try:
+                    accepted, _ = listener.accept()
+                except OSError:
+                    break
+                accepted.setblocking(False)
+                with contextlib.suppress(OSError):
+                    await loop.connect_accepted_socket(
+                        lambda: ClientConnection(self.config, self.server_state, {}), accepted
+                    )
+
+
+class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
+    """gunicorn's worker. `slot` is given by the master before the fork."""
+
+    slot: int
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.slot = -1
+        self._gateway: Gateway
+        self._builder: Builder
+        self._tick_count = 0
+        self._reloading: asyncio.Task[None] | None = None
+        self._reopened = 0
+        self._title = ""
+
+    # -- the process --------------------------------------------------------------------------------------------------
+
+    def init_signals(self) -> None:
+        """Let the loop handle what the master sends; a terminal's Ctrl-C reaches the whole group, and is its business.
+
+        Until the loop runs, TERM and QUIT end the process as they always do.
+        """
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+            signal.signal(number, signal.SIG_IGN)
+        faulthandler.enable()  # the master aborts a worker that hangs: show where
+
+    def load_wsgi(self) -> None:
+        """Load nothing: everything was loaded before the fork."""
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        _die_with_parent(self.ppid)
+        gc.set_threshold(*_GC_THRESHOLDS)
+        scoreboard, publication = self.app.scoreboard, self.app.publication
+        row = scoreboard.row(self.slot)
+        row[Slot.PID], row[Slot.STARTED_AT] = os.getpid(), time.time_ns() // 1000
+        row[Slot.STATE] = WorkerState.BOOTING
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(scoreboard, publication))
+        sys.exit(0)
+
+    async def _serve(self, scoreboard: Scoreboard, publication: Publication) -> None:
+        loop = asyncio.get_running_loop()
+        self._board = scoreboard.board
+        self._publication = publication
+        self._row = scoreboard.row(self.slot)
+        self._stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGQUIT, self._leave_now)
+        self._wheel = Wheel(loop.time)
+        self._builder = Builder(scoreboard, self.slot, self._wheel)
+        self._reopened = self._board[Board.REOPEN_LOGS]
+        snapshot = await self._builder.build(await self._read_document(), None)
+        log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+        self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel)
+        self._gateway.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
+        config = uvicorn.Config(
+            cast("Any", self._gateway),
+            http=ClientConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            backlog=self.cfg.backlog,
+        )
+        ticking = loop.create_task(self._tick())
+        try:
+            await GatewayServer(config, self).serve(sockets=[listener_of(sock) for sock in self.sockets])
+        finally:
+            ticking.cancel()
+            self._gateway.write_gauges()
+            self._gateway.log.close()
+
+    async def serving(self) -> None:
+        """Be ready until the master says to stop."""
+        self._row[Slot.STATE] = WorkerState.READY
+        await self._stop.wait()
+
+    async def _read_document(self) -> Document:
+        while True:
+            text = self._publication.read(Published.SNAPSHOT)
+            if text is not None:
+                return Document.parse(text)
+            await asyncio.sleep(TICK)
+
+    def _leave_now(self) -> None:
+        """Stop without waiting for anything: what is in flight is cut."""
+        self._gateway.cut_everything()
+        self._gateway.log.close()
+        os._exit(0)
+
+    # -- the tick -----------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                self._turn()
+            except Exception:
+                _log.exception("worker %d: the tick failed", self.slot)
+
+    def _turn(self) -> None:
+        self._tick_count += 1
+        self._wheel.turn()
+        if self._tick_count % _FLUSH_TICKS == 0:
+            self._gateway.log.flush()
+        self._gateway.write_gauges()
+        if self._board[Board.GENERATION] != self._row[Slot.GENERATION]:
+            self._begin_reload()
+        if self._board[Board.REOPEN_LOGS] != self._reopened:
+            self._reopened = self._board[Board.REOPEN_LOGS]
+            self._gateway.log.reopen()
+        if os.getppid() != self.ppid:
+            _log.error("worker %d: the master is gone", self.slot)
+            self._leave_now()
+        if self._tick_count % _SECOND_TICKS == 0:
+            self._each_second()
+
+    def _each_second(self) -> None:
+        self.notify()
+        for upstream in self._gateway.snapshot.upstreams.values():
+            upstream.trim()
+        state = WorkerState(self._row[Slot.STATE]).name.lower()
+        title = f"devhost-server: worker {self.slot} {state} {len(self._gateway.connections)} connections"
+        if title != self._title:
+            self._title = title
+            setproctitle.setproctitle(title)
+
+    def _begin_reload(self) -> None:
+        if self._reloading is None and self._row[Slot.REJECTED] != self._board[Board.GENERATION]:
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        """Build what has been published and serve it; the old snapshot serves on until the new one is complete."""
+        generation = self._board[Board.GENERATION]
+        try:
+            document = await self._read_document()
+            generation = document.generation
+            previous = self._gateway.snapshot
+            snapshot = await self._builder.build(document, previous)
+            self._swap(previous, snapshot)
+        except Exception:
+            _log.exception("worker %d: generation %d cannot be served", self.slot, generation)
+            self._row[Slot.REJECTED] = generation
+        finally:
+            self._reloading = None
+
+    def _swap(self, previous: Snapshot, snapshot: Snapshot) -> None:
+        if snapshot.settings.log.access != previous.settings.log.access:
+            self._gateway.log.close()
+            self._gateway.log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+        self._gateway.serve(snapshot)
+        for name, upstream in previous.upstreams.items():
+            if snapshot.upstreams.get(name) is not upstream:
+                upstream.retire()
+
+    # -- the drain ----------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Let what is in flight finish, tell WebSockets to go, and cut what remains at the deadline."""
+        gateway, row = self._gateway, self._row
+        row[Slot.STATE] = WorkerState.DRAINING
+        began = time.monotonic()
+        until = self._board[Board.DRAIN_UNTIL] / 1e6
+        if not until:  # this worker alone is to go
+            until = began + gateway.snapshot.settings.server.drain.timeout
+        spread = Spread(len(gateway.tunnels), until - began)
+        gateway.begin_drain()
+        while not gateway.idle and not self._board[Board.CUT_NOW] and time.monotonic() < until:
+            gateway.close_websockets(spread.due(time.monotonic() - began))
+            await asyncio.sleep(TICK)
+        gateway.cut_everything()
+        last = time.monotonic() + _LAST_WORDS_SECONDS
+        while not gateway.idle and time.monotonic() < last:
+            await asyncio.sleep(TICK)
+
+
+def listener_of(listener: Any) -> socket.socket:
+    """Give the socket itself: gunicorn wraps the ones that it makes or inherits."""
+    return cast("socket.socket", getattr(listener, "sock", listener))
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGQUIT should the master die; the tick checks the same, in case it already has."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+    if os.getppid() != parent:
+        sys.exit(0)
