@@ -23,9 +23,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from devhost_server.echo import (
+from devhost_server.echo.answers import (
     MAX_BYTES,
-    MAX_HEAD,
     Bulk,
     Delayed,
     Events,
@@ -34,8 +33,8 @@ from devhost_server.echo import (
     content,
     decide,
     malformed,
-    parse_bind,
 )
+from devhost_server.echo.connection import MAX_HEAD
 
 PATIENCE = 10.0
 
@@ -237,19 +236,6 @@ def test_exactly_one_host_field_is_asked_for(hosts: int) -> None:
 
 def test_http_1_0_needs_no_host_field() -> None:
     assert malformed(asked("/", headers=[], version="1.0")) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "bind"), [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("localhost:1", ("localhost", 1))]
-)
-def test_an_address_is_parsed(text: str, bind: tuple[str, int]) -> None:
-    assert parse_bind(text) == bind
-
-
-@pytest.mark.parametrize("text", ["", "80", "::1:80", "a:", "a:65536", "a:b", "[x]:1", ":80"])
-def test_what_is_no_address_is_refused_with_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="give HOST:PORT"):
-        parse_bind(text)
 
 
 # --- HTTP on the wire -----------------------------------------------------------------------------------------------
@@ -588,8 +574,10 @@ def test_sigterm_waits_a_second_and_no_longer(own_echo: Echo) -> None:
 
 FORKING_MASTER = """
 import os, signal, sys, time
-from devhost_server.echo import listen, serve
-listener = listen("127.0.0.1:0")
+from devhost_server.echo import serve
+from devhost_server.listeners import listen
+from devhost_server.options import Bind
+listener = listen(Bind("127.0.0.1", 0))
 signal.signal(signal.SIGTERM, lambda *_: None)
 master = os.getpid()
 child = os.fork()
@@ -643,10 +631,25 @@ def test_signals_for_the_group_are_the_masters_business(forked: tuple[subprocess
     assert master.stdout.readline() == "gone\n"
 
 
-@pytest.mark.parametrize("bind", ["nowhere", "127.0.0.1:{taken}"])
+def test_it_listens_on_a_unix_socket_too(tmp_path: Path) -> None:
+    path = tmp_path / "echo.sock"
+    command = [sys.executable, "-m", "devhost_server.echo", f"unix:{path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"echo upstream on unix:{path}\n"
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(PATIENCE)
+            peer.connect(str(path))
+            peer.sendall(get("/", CLOSE))
+            assert json.loads(split(read_all(peer))[2])["client"] == "unix"
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("bind", ["nowhere", "127.0.0.1:{taken}", "unix:/proc/none/x.sock"])
 def test_an_address_that_cannot_be_had_is_a_sentence(echo: Echo, bind: str) -> None:
     command = [sys.executable, "-m", "devhost_server.echo", bind.format(taken=echo.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: cannot listen on ")
+    assert re.match(r"Error: (cannot listen on|'nowhere' is not an address) ", done.stderr)
     assert "Traceback" not in done.stderr
