@@ -23,6 +23,7 @@ from devhost_server.config.schema import json_schema
 from devhost_server.config.show import differences, flat, in_effect, masked, origin_of, select, to_yaml
 from devhost_server.config.validate import suggestion
 from devhost_server.options import Bind, parse_bind
+from devhost_server.units import printable
 
 # How long a gateway may take to answer. A reload is done when every worker serves it, which a busy machine delays.
 READ_TIMEOUT: Final = 10.0
@@ -414,7 +415,7 @@ def reload_command(*, as_json: bool) -> None:
     else:
         errors = answer.get("errors") or [answer.get("detail") or answer.get("title") or "no reason was given"]
         for error in errors:
-            click.echo(printable(error), err=True)
+            click.echo(printable(str(error)), err=True)
         click.echo("not reloaded: the configuration from before keeps serving", err=True)
     sys.exit(1 if code == 422 else 0)
 
@@ -460,14 +461,9 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def printable(value: object) -> str:
-    """Give a text that cannot move the cursor: what it shows came over a network."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(value))
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Lay out a table; columns that would be empty are left out, the last one is not padded."""
-    cells = [[printable("" if cell is None else cell) for cell in row] for row in rows]
+    cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
     used = [column for column in range(len(head)) if not cells or any(row[column] for row in cells)]
     lines = [[head[column].upper() for column in used], *([row[column] for column in used] for row in cells)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(used))]
@@ -529,7 +525,7 @@ def _last_reload(reload: Mapping[str, Any] | None) -> list[str]:
     if not reload:
         return []
     line = f"last reload: {reload.get('result')} at {reload.get('at')}, generation {reload.get('generation')}"
-    return ["", printable(line), *(f"  {printable(error)}" for error in reload.get("errors") or ())]
+    return ["", printable(line), *(f"  {printable(str(error))}" for error in reload.get("errors") or ())]
 
 
 def _since(seconds: float) -> str:

@@ -267,16 +267,22 @@ class Gateway:
         framing += _connection_lines(x, keep_alive=keep_alive)
 
         x.response_started = True
-        client.send_head(forward.response_head(response, x.request_id, framing), chunked_body=chunked_body)
-        if x.first_pieces:
-            client.send_body(x, x.first_pieces)
+        trailers = connection.trailers if x.finished_early else b""
+        client.send_response(
+            x,
+            forward.response_head(response, x.request_id, framing),
+            x.first_pieces,
+            chunked_body=chunked_body,
+            complete=x.finished_early and not trailers,
+        )
         if not x.finished_early:
             event = await x.event()
             if isinstance(event, Fault):
                 self._cut(x, event)
                 return
-        if has_body:
             client.end_body(connection.trailers)
+        elif trailers:
+            client.end_body(trailers)
         self._part(x, connection)
         self._account(x)
         client.finish(keep_alive=keep_alive)
@@ -289,7 +295,7 @@ class Gateway:
         x.status = 101
         x.response_started = True
         hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
-        client.send_head(forward.response_head(response, x.request_id, hop), chunked_body=False)
+        client.send_head(forward.response_head(response, x.request_id, hop))
         early_up, early_down = client.become_tunnel(), connection.become_tunnel()
         target.surrender(connection)
         tunnel = Tunnel(
@@ -371,7 +377,7 @@ class Gateway:
         x.bytes_out = len(body) if with_body else 0
         x.response_started = True
         reply = replies.build(status, fields, body, with_body=with_body, hop=hop)
-        x.client.send_head(reply, chunked_body=False)
+        x.client.send_head(reply)
 
     def _facts(self, x: Exchange, fault: Fault) -> pages.Facts:
         failure, route, target = fault.failure, x.route, x.target

@@ -137,6 +137,11 @@ def _plain_number(value: object) -> float | int | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 
+def printable(text: str) -> str:
+    """Escape what could move a cursor, end a line or hide: the result is safe to print."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def quote(value: object) -> str:
     """Show a value as it may stand in an error sentence: short, on one line, a non-scalar by its kind."""
     if value is None:
@@ -147,7 +152,7 @@ def quote(value: object) -> str:
         return "a list"
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value) if str(value).isprintable() else ascii(value)[1:-1]
+    text = printable(str(value))
     text = text if len(text) <= 80 else f"{text[:79]}…"
     return f"'{text}'" if isinstance(value, str) else text
 

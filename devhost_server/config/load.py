@@ -12,6 +12,7 @@ from devhost_server.config.problems import ConfigError, Origin, Problem
 from devhost_server.config.resolve import cross_checked, resolved
 from devhost_server.config.tree import Node, dotted, leaves, plain
 from devhost_server.config.validate import expanded, redacted, secrets_in, validated, without_unbuilt
+from devhost_server.units import printable
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,7 @@ def _in_reading_order(
     def position(problem: Problem) -> tuple[int, int, int]:
         return places.get(problem.file, len(places)), problem.line or 0, problem.column or 0
 
-    safe = [replace(problem, message=redacted(problem.message, secrets)) for problem in problems]
+    safe = [
+        replace(each, key=printable(each.key), message=printable(redacted(each.message, secrets))) for each in problems
+    ]
     return tuple(dict.fromkeys(sorted(safe, key=position)))

@@ -44,13 +44,18 @@ class Broken:
 
 
 def find(node: Node, path: Path) -> tuple[Node, Path]:
-    """Follow `path` as far as it exists; give the node there and the part of the path that led to it."""
-    for depth, key in enumerate(path):
+    """Follow `path` as far as it exists; give the node there and the part of the path that led to it.
+
+    The first item of what is no list is the thing itself: that is how a list of one may be written.
+    """
+    found: Path = ()
+    for key in path:
         child = node.get(key)
-        if child is None:
-            return node, path[:depth]
-        node = child
-    return node, path
+        if child is not None:
+            node, found = child, (*found, key)
+        elif key != 0 or isinstance(node.value, tuple):
+            break
+    return node, found
 
 
 def dotted(path: Path) -> str:

@@ -67,7 +67,7 @@ def _expand_port(value: object) -> object:
 
 
 def _known_balance(value: object) -> object:
-    if value in LATER_BALANCES:
+    if isinstance(value, str) and value in LATER_BALANCES:
         raise ValueError(f"{quote(value)} is not built in this version; allowed: round_robin")
     return value
 
