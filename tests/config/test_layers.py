@@ -1,0 +1,255 @@
+import pytest
+
+from devhost_server.config import ConfigError, Sources, layers, load
+from devhost_server.config.layers import PACKAGED, gather
+from devhost_server.config.tree import plain
+from tests.config.support import loaded, problems, sources, write
+
+
+def refused(made: Sources) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(made)
+    return list(map(str, caught.value.problems))
+
+
+@pytest.fixture(autouse=True)
+def _no_system_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "SYSTEM", tmp_path / "etc")
+
+
+def test_later_layers_win(tmp_path):
+    write(tmp_path, "domain: base\nlog: {level: debug}\nserver: {workers: 1, drain: {timeout: 1s, delay: 1s}}\n")
+    write(tmp_path, "domain: env\nserver: {drain: {timeout: 2s}}\n", "devhost.qa.yaml")
+    write(tmp_path, "domain: local\n", "devhost.local.yaml")
+    environ = {"DEVHOST_ENV": "qa", "DEVHOST__DOMAIN": "variable", "DEVHOST__SERVER__WORKERS": "4"}
+    got = load(sources(tmp_path, sets=("domain=set", "server.workers=5", "server.workers=6"), environ=environ))
+    assert got.settings.env == "qa"
+    assert got.settings.domain == "set"
+    assert got.settings.server.workers == 6
+    assert (got.settings.server.drain.timeout, got.settings.server.drain.delay) == (2.0, 1.0)
+    assert got.settings.log.level == "debug"
+    assert [path.name for path in got.files] == ["devhost.yaml", "devhost.qa.yaml", "devhost.local.yaml"]
+    assert load(sources(tmp_path, environ=environ)).settings.domain == "variable"
+    assert load(sources(tmp_path, env="qa")).settings.domain == "local"
+
+
+def test_every_value_keeps_its_origin(tmp_path):
+    write(tmp_path, "domain: base\nserver:\n  workers: 1\n  bind: [127.0.0.1:1, '127.0.0.1:${PORT}']\n")
+    write(tmp_path, "log: {level: debug}\n", "devhost.local.yaml")
+    environ = {"DEVHOST__SERVER__WORKERS": "2", "PORT": "2"}
+    origins = load(sources(tmp_path, sets=("admin.bind=null",), environ=environ)).origins
+    assert {key: str(origin) for key, origin in origins.items()} == {
+        "domain": "config/devhost.yaml:1:9",
+        "server.workers": "DEVHOST__SERVER__WORKERS",
+        "server.bind.0": "config/devhost.yaml:4:10",
+        "server.bind.1": "config/devhost.yaml:4:23",
+        "log.level": "config/devhost.local.yaml:1:14",
+        "admin.bind": "--set",
+    }
+    assert origins["server.bind.1"].via == "127.0.0.1:${PORT}"
+
+
+def test_without_any_folder_the_packaged_configuration_serves(tmp_path):
+    got = load(sources(tmp_path))
+    assert got.files == (PACKAGED / "devhost.dev.yaml",)
+    assert list(got.settings.routes) == ["whoami"]
+
+
+def test_a_folder_of_another_program_does_not_count(tmp_path):
+    write(tmp_path, "not: ours", "webpack.yaml")
+    assert load(sources(tmp_path)).files == (PACKAGED / "devhost.dev.yaml",)
+
+
+def test_the_system_folder_counts_after_the_working_one(tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "devhost.yaml").write_text("domain: system")
+    assert load(sources(tmp_path)).settings.domain == "system"
+    write(tmp_path, "domain: own")
+    assert load(sources(tmp_path)).settings.domain == "own"
+
+
+def test_the_folder_may_be_named(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "devhost.yaml").write_text("domain: there")
+    write(tmp_path, "domain: here")
+    by_variable = Sources.from_options(environ={"DEVHOST_CONFIG_DIR": "there"}, cwd=tmp_path)
+    assert load(by_variable).settings.domain == "there"
+    by_option = Sources.from_options(config_dir="there", environ={"DEVHOST_CONFIG_DIR": "nope"}, cwd=tmp_path)
+    assert load(by_option).settings.domain == "there"
+
+
+def test_a_named_folder_must_be_one_of_ours(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, says in (("nope", "there is no such folder"), ("empty", "holds no devhost.yaml")):
+        (line,) = refused(Sources.from_options(config_dir=name, environ={}, cwd=tmp_path))
+        assert line.startswith(f"{name}: ")
+        assert says in line
+
+
+def test_named_files_replace_the_search(tmp_path):
+    write(tmp_path, "domain: searched")
+    (tmp_path / "a.yaml").write_text("domain: a\nserver: {workers: 1}")
+    (tmp_path / "b.yaml").write_text("domain: b")
+    made = Sources.from_options(env="any", config_files=["a.yaml", tmp_path / "b.yaml"], environ={}, cwd=tmp_path)
+    got = load(made)
+    assert (got.settings.domain, got.settings.server.workers) == ("b", 1)
+    assert got.files == (tmp_path / "a.yaml", tmp_path / "b.yaml")
+
+
+def test_an_environment_needs_its_file_unless_it_is_dev(tmp_path):
+    write(tmp_path, "domain: x")
+    write(tmp_path, "domain: y", "devhost.prod.yaml")
+    assert load(sources(tmp_path)).settings.env == "dev"
+    (line,) = refused(sources(tmp_path, env="staging"))
+    assert line == (
+        "config/devhost.staging.yaml: there is no such file, and the environment is 'staging'; this folder has prod"
+    )
+
+
+def test_without_a_folder_another_environment_is_explained(tmp_path):
+    (line,) = refused(sources(tmp_path, env="staging"))
+    assert line.startswith("config/devhost.staging.yaml: there is no such file: the environment 'staging' needs")
+
+
+@pytest.mark.parametrize("env", ["local", "../x", "a/b", "a b", "", "-x"])
+def test_names_that_are_no_environment(tmp_path, env):
+    write(tmp_path, "domain: x")
+    made = sources(tmp_path, env=env)
+    if not env:
+        assert made.env == "dev"
+        return
+    (line,) = refused(made)
+    assert line.startswith(f"environment: '{env}' is ")
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path):
+    write(tmp_path, "domain: x")
+    made = sources(tmp_path, environ={"DEVHOST_ENV": "", "DEVHOST_CONFIG_DIR": "", "DEVHOST_MAX_CONNS": ""})
+    assert load(made).settings.env == "dev"
+
+
+def test_a_file_with_the_other_ending_is_not_passed_over(tmp_path):
+    write(tmp_path, "domain: x", "devhost.yml")
+    (line,) = refused(sources(tmp_path))
+    assert line == "config/devhost.yml: this file would not be read; rename it to devhost.yaml"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\xff\xfe", "not UTF-8 text at byte 0"),
+        (b"[]", "the file is not a mapping"),
+        (b"text", "the file is not a mapping"),
+        (b"a: [", "not valid YAML"),
+        (b"#" * (4 * 1024 * 1024 + 1), "longer than 4MiB"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, content, says):
+    write(tmp_path, "").write_bytes(content)
+    (line,) = refused(sources(tmp_path))
+    assert line.startswith("config/devhost.yaml")
+    assert says in line
+
+
+def test_a_file_that_is_a_folder_or_missing(tmp_path):
+    (tmp_path / "x.yaml").mkdir()
+    lines = refused(Sources.from_options(config_files=["x.yaml", "y.yaml"], environ={}, cwd=tmp_path))
+    assert lines == ["x.yaml: cannot be read: is a directory", "y.yaml: cannot be read: no such file or directory"]
+
+
+def test_empty_files_and_byte_order_marks(tmp_path):
+    write(tmp_path, "")
+    write(tmp_path, "\ufeffdomain: x", "devhost.dev.yaml")
+    write(tmp_path, "# nothing yet\n", "devhost.local.yaml")
+    assert load(sources(tmp_path)).settings.domain == "x"
+
+
+def test_variables_are_yaml_and_the_more_specific_wins(tmp_path):
+    environ = {
+        "DEVHOST__SERVER__LIMITS__BODY": "1KiB",
+        "DEVHOST__SERVER": "{limits: {body: 2KiB, headers: 7}}",
+        "DEVHOST__SERVER__BIND": "127.0.0.1:9",
+        "DEVHOST__ROUTES__WEB": "3000",
+        "DEVHOST__ROUTES__WEB__OWNER": "me",
+        "DEVHOST__LOG__ACCESS": "",
+    }
+    settings = loaded(tmp_path, "log: {access: ./x.log}", environ=environ).settings
+    assert (settings.server.limits.body, settings.server.limits.headers) == (1024, 7)
+    assert settings.server.bind == ("127.0.0.1:9",)
+    assert settings.routes["web"].owner == "me"
+    assert settings.log.access is None
+
+
+def test_problems_of_variables_and_sets_are_placed_there(tmp_path):
+    environ = {"DEVHOST__SERVER__WORKERS": "[", "DEVHOST__LOG__LEVEL": "loud", "DEVHOST____X": "1"}
+    found = problems(tmp_path, "", sets=("server.bind.0=1", "log.form=x", "a..b=1", "x"), environ=environ)
+    by_place = {(problem.file, problem.key) for problem in found}
+    assert by_place == {
+        ("DEVHOST__SERVER__WORKERS", "server.workers"),
+        ("DEVHOST__LOG__LEVEL", "log.level"),
+        ("DEVHOST____X", ""),
+        ("--set", "server.bind"),
+        ("--set", "log.form"),
+        ("--set", ""),
+    }
+    assert all(problem.line is None for problem in found)
+
+
+def test_one_underscore_too_few_is_not_passed_over(tmp_path):
+    (found,) = problems(tmp_path, "", environ={"DEVHOST_SERVER__WORKERS": "2", "DEVHOST_SERVICE_HOST": "kubernetes"})
+    assert str(found) == (
+        "DEVHOST_SERVER__WORKERS: not a variable this program reads; settings begin with DEVHOST__ "
+        "(did you mean DEVHOST__SERVER__WORKERS?)"
+    )
+
+
+class TestMaxConns:
+    TEXT = """
+    defaults: {pool: {max_connections: 5}}
+    upstreams:
+      own: {targets: 1, pool: {max_connections: 6, max_idle: 1}}
+      inherits: {targets: 2}
+    routes: {web: 3}
+    """
+
+    def conns(self, tmp_path, **more):
+        upstreams = loaded(tmp_path, self.TEXT, **more).settings.upstreams
+        return {name: upstream.pool.max_connections for name, upstream in upstreams.items()}
+
+    def test_it_is_for_every_upstream(self, tmp_path):
+        assert self.conns(tmp_path) == {"own": 6, "inherits": 5, "web": 5}
+        assert self.conns(tmp_path, environ={"DEVHOST_MAX_CONNS": "9"}) == {"own": 9, "inherits": 9, "web": 9}
+
+    def test_the_longer_variable_and_sets_win(self, tmp_path):
+        environ = {"DEVHOST_MAX_CONNS": "9", "DEVHOST__UPSTREAMS__OWN__POOL__MAX_CONNECTIONS": "10"}
+        got = self.conns(tmp_path, environ=environ, sets=("upstreams.inherits.pool.max_connections=11",))
+        assert got == {"own": 10, "inherits": 11, "web": 9}
+
+    def test_its_origin_is_known(self, tmp_path):
+        origins = loaded(tmp_path, self.TEXT, environ={"DEVHOST_MAX_CONNS": "9"}).origins
+        assert origins["upstreams.own.pool.max_connections"].place == "DEVHOST_MAX_CONNS"
+        assert origins["defaults.pool.max_connections"].place == "DEVHOST_MAX_CONNS"
+
+    @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "100001", "\u0663", "9" * 30])
+    def test_it_is_a_number(self, tmp_path, value):
+        (found,) = problems(tmp_path, self.TEXT, environ={"DEVHOST_MAX_CONNS": value})
+        assert found.file == "DEVHOST_MAX_CONNS"
+        assert "1 to 100000 is allowed" in found.message
+
+
+def test_loading_the_same_sources_again_reads_the_files_anew(tmp_path):
+    made = sources(tmp_path)
+    write(tmp_path, "domain: one")
+    assert load(made).settings.domain == "one"
+    write(tmp_path, "domain: two")
+    write(tmp_path, "log: {level: debug}", "devhost.local.yaml")
+    assert (load(made).settings.domain, load(made).settings.log.level) == ("two", "debug")
+
+
+def test_sources_do_not_show_their_environment(tmp_path):
+    assert "hunter2" not in repr(sources(tmp_path, environ={"PASSWORD": "hunter2"}))
+
+
+def test_layers_are_not_expanded_yet(tmp_path):
+    write(tmp_path, "domain: ${NOPE}")
+    assert plain(gather(sources(tmp_path)).tree) == {"domain": "${NOPE}"}
