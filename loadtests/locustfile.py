@@ -35,7 +35,7 @@ DOWNLOAD = bytes(i % 251 for i in range(100_000))
 SLOW_SECONDS = 0.2
 TIMER_GRAIN = 0.01
 """Event loops count in milliseconds from the start of a turn, so a timer may fire a little early."""
-EVENTS, EVENT_INTERVAL = 4, 0.05
+EVENTS, EVENT_INTERVAL = 5, 0.25  # a second from first to last: a stall of this process must not look like buffering
 MESSAGES: tuple[str | bytes, ...] = ("hello", "grüße", b"\x00\x01\xff", "x" * 10_000, b"y" * 70_000)
 
 
