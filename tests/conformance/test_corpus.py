@@ -95,7 +95,7 @@ def _forwarded_once(client: RawClient, upstream: ScriptedUpstream) -> bool:
     framings = received.headers.all("content-length") + received.headers.all("transfer-encoding")
     assert len(framings) <= 1, f"framed twice upstream: {framings}"
     hidden = [other for other in upstream.requests if "/hidden" in other.target]
-    # What follows a request by its own framing is the next request: only a body read by one and not by the other counts.
+    # By its own framing what follows is the next request: only a body that one reads and the other does not counts.
     assert not hidden or b"/hidden" not in bytes(received.body), upstream.requests
     return True
 

@@ -10,27 +10,28 @@ from tests.support.door import WireUnderTest, opened
 
 
 @pytest.fixture(scope="module")
-def trusting_gateway(upstream_listener: ScriptedUpstream) -> Iterator[tuple[Gateway, int]]:
-    """A gateway that trusts 127.0.0.0/8, and the port of its IPv6 listener (which takes IPv4 as mapped addresses)."""
-    dual = free_port()
+def trusting_gateway(upstream_listener: ScriptedUpstream) -> Iterator[Gateway]:
+    """A gateway that trusts its own machine and one private network."""
     server = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
     with Gateway({"server": server, "routes": {"wire": {"host": "*", "to": upstream_listener.url}}}) as gateway:
-        yield gateway, dual
+        yield gateway
 
 
 @pytest.fixture
-def trusting(trusting_gateway: tuple[Gateway, int], upstream: ScriptedUpstream) -> Iterator[WireUnderTest]:
-    with opened(trusting_gateway[0]) as door:
+def trusting(trusting_gateway: Gateway, upstream: ScriptedUpstream) -> Iterator[WireUnderTest]:
+    with opened(trusting_gateway) as door:
         yield door
 
 
 @pytest.fixture(scope="module")
-def dual_stack(upstream_listener: ScriptedUpstream) -> Iterator[tuple[Gateway, int]]:
-    """A gateway on an IPv6 address that trusts the loopback of both families."""
+def both_families(upstream_listener: ScriptedUpstream) -> Iterator[tuple[Gateway, int]]:
+    """A gateway on an address of each family, and the port of its IPv6 one, that trusts the loopback of both."""
     port = free_port()
-    server = {"bind": [f"127.0.0.1:{free_port()}", f"[::]:{port}"], "trusted_proxies": ["127.0.0.1/32", "::1/128"]}
     gateway = Gateway({})
-    server["bind"][0] = f"127.0.0.1:{gateway.port}"
+    server = {
+        "bind": [f"127.0.0.1:{gateway.port}", f"[::]:{port}"],
+        "trusted_proxies": ["127.0.0.1/32", "::1/128", "10.0.0.0/8"],
+    }
     gateway.write_config({"server": server, "routes": {"wire": {"host": "*", "to": upstream_listener.url}}})
     with gateway:
         yield gateway, port
@@ -90,16 +91,32 @@ def test_a_trusted_peers_odd_list_does_no_harm(trusting: WireUnderTest, upstream
 
 
 @pytest.mark.case("XF-07")
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["IPv4-mapped", "IPv6"])
-def test_trust_holds_for_both_families(dual_stack: tuple[Gateway, int], upstream: ScriptedUpstream, host: str) -> None:
-    gateway, port = dual_stack
-    with RawClient(port, host=host) as client:
+@pytest.mark.parametrize("family", ["IPv4", "IPv6", "IPv4 mapped into IPv6"])
+def test_trust_holds_for_both_families(
+    both_families: tuple[Gateway, int], upstream: ScriptedUpstream, family: str
+) -> None:
+    """An IPv4 peer of an IPv6 listener comes as ``::ffff:127.0.0.1``; a listener for IPv6 alone never sees one."""
+    gateway, six = both_families
+    host = "::1" if family == "IPv6" else "127.0.0.1"
+    try:
+        client = RawClient(gateway.port if family == "IPv4" else six, host=host)
+    except ConnectionRefusedError:
+        assert family == "IPv4 mapped into IPv6"
+        return
+    with client:
         client.send(request(headers={"X-Forwarded-For": "6.6.6.6"}))
         answer = client.read_response()
     assert answer.status == 200
-    joined = ", ".join(upstream.only.headers.all("x-forwarded-for"))
-    assert joined == f"6.6.6.6, {host}"
+    assert ", ".join(upstream.only.headers.all("x-forwarded-for")) == f"6.6.6.6, {host}"
     assert gateway.access_entry(request_id=answer.headers["X-Request-ID"])["client"] == "6.6.6.6"
+
+
+@pytest.mark.case("XF-07")
+def test_a_mapped_address_in_the_list_is_the_address_it_maps(
+    trusting: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    answer = trusting.ask(headers={"X-Forwarded-For": "9.9.9.9, ::ffff:10.1.2.3"})
+    assert trusting.entry(answer)["client"] == "9.9.9.9"
 
 
 @pytest.mark.case("XF-10")

@@ -34,7 +34,7 @@ def test_connection_lines_are_joined_and_compared_without_case(wire: WireUnderTe
 
 
 @pytest.mark.case("HH-03")
-@pytest.mark.parametrize("name", ["Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Trailer", "Upgrade"])
+@pytest.mark.parametrize("name", ["Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE", "Upgrade"])
 def test_hop_by_hop_fields_stay_without_being_nominated(
     wire: WireUnderTest, upstream: ScriptedUpstream, name: str
 ) -> None:

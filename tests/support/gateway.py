@@ -38,7 +38,6 @@ def defaults(directory: Path, port: int, admin_port: int) -> dict[str, Any]:
         "server": {
             "bind": [f"127.0.0.1:{port}"],
             "workers": 1,
-            "state_dir": str(directory / "state"),
             "timeouts": {"head": "1s", "body_idle": "1s", "keepalive": "5s", "write_idle": "1s"},
             "drain": {"delay": "0s", "timeout": "5s"},
         },
@@ -88,7 +87,8 @@ class Gateway:
     """A running gateway.
 
     `config` (a mapping, merged over `defaults`, or the text of a whole file) is written to a directory of its own;
-    `environment` is added to an environment of only PATH, HOME and XDG_STATE_HOME. As a context manager it is started,
+    `descriptors` limits what each process may have open, `stdout` is a descriptor for its standard output,
+    `environment` is added to one of only PATH, PYTHONPATH, HOME and XDG_STATE_HOME. As a context manager it is started,
     ready to serve, and stopped with `stop`, which asserts that nothing is left behind.
     """
 
@@ -98,6 +98,7 @@ class Gateway:
         *,
         environment: Mapping[str, str] | None = None,
         descriptors: int | None = None,
+        stdout: int | None = None,
         exit_codes: tuple[int, ...] = (0, 3),
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="gateway-")
@@ -107,6 +108,7 @@ class Gateway:
         self.access_file = self.directory / "access.log"
         self.environment = dict(environment or {})
         self.descriptors = descriptors
+        self._stdout = stdout
         self.exit_codes = exit_codes
         self.process: subprocess.Popen[bytes] | None = None
         self._stderr_seen = 0
@@ -154,8 +156,9 @@ class Gateway:
         """The environment of the process and of the command line run beside it."""
         home = self.directory / "home"
         home.mkdir(exist_ok=True)
+        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         return {
-            "PATH": os.environ["PATH"],
+            **inherited,
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -169,7 +172,7 @@ class Gateway:
                 cwd=self.directory,
                 env=self.full_environment,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=self._stdout or out,
                 stderr=err,
                 start_new_session=True,
             )
@@ -248,12 +251,12 @@ class Gateway:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The lines of stderr that are JSON objects."""
-        return [json.loads(line) for line in self.stderr().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in self.stderr().split("\n") if line.startswith("{")]
 
     def access_log(self) -> list[dict[str, Any]]:
         """The access log's lines that are whole so far."""
         text = _read(self.access_file)
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def access_entry(self, timeout: float = 2.0, **fields: object) -> dict[str, Any]:
         """Wait for the access log line with these fields; the last one if there are several."""
@@ -318,6 +321,10 @@ class Gateway:
         assert not accepts(self.admin_port), "the admin port still accepts"
         assert not (complaints := self.complaints()), complaints[0]
         assert code in self.exit_codes, f"exit code {code}, allowed {self.exit_codes}; stderr:\n{self.stderr()[-2000:]}"
+
+    def discard(self) -> None:
+        """Remove the directory of a gateway that was not used as a context manager."""
+        self._directory.cleanup()
 
     def kill(self) -> None:
         """Kill whatever is left of it, without judging."""

@@ -55,6 +55,8 @@ defaults
   timeout client-fin 1s
   retries 1
   option redispatch
+  option abortonclose
+  option http-no-delay
   option forwardfor
 frontend f
   bind 127.0.0.1:{port}
@@ -82,7 +84,6 @@ CADDY = """
 http://:{port} {{
   bind 127.0.0.1
   reverse_proxy {upstream} {{
-    flush_interval -1
     transport http {{
       dial_timeout 500ms
       response_header_timeout 1s

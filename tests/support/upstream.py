@@ -233,6 +233,11 @@ class ScriptedUpstream:
         with self._lock:
             self._requests.append(received)
 
+    def forget(self) -> None:
+        """Forget the requests so far, within a test."""
+        with self._lock:
+            self._requests = []
+
     def reset(self) -> None:
         """Between two tests: end every connection, forget everything, serve plain answers; raises what scripts raised.
 
@@ -301,7 +306,7 @@ class ScriptedUpstream:
                     self._connections.append(connection)
                     thread = threading.Thread(target=self._run, args=(connection, self._connection_script), daemon=True)
                     self._threads.append(thread)
-                thread.start()
+                    thread.start()
 
     def _run(self, connection: UpstreamConnection, script: ConnectionScript) -> None:
         try:
@@ -332,4 +337,3 @@ def _answer(answer: bytes) -> RequestScript:
         connection.send(answer)
 
     return script
-

@@ -1,5 +1,6 @@
 """A socket with a read buffer, a deadline on every wait, and a memory of how the other side ended."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -126,11 +127,19 @@ class Wire:
         view, went = memoryview(data), 0
         while went < len(data):
             try:
-                went += self.sock.send(view[went : went + 65536])
+                size = self.sock.send(view[went : went + 65536])
             except TimeoutError:
                 break
-        self.sent += went
+            went += size
+            self.sent += size
         return went
+
+    def send_what_fits_or_until_cut(self, data: bytes, timeout: float = 2.0) -> int:
+        """As `send_what_fits`, and content if the other side has had enough and ends the connection."""
+        before = self.sent
+        with contextlib.suppress(OSError):  # what it said before it ended is still to be read
+            self.send_what_fits(data, timeout)
+        return self.sent - before
 
     def half_close(self) -> None:
         """Say FIN; reading goes on."""

@@ -1,0 +1,131 @@
+"""Host and request-target forms, as far as routes decide them (what is refused is in the corpus)."""
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Gateway, ScriptedUpstream
+from tests.support.door import WireUnderTest, opened
+
+
+@pytest.fixture(scope="module")
+def routed_gateway(upstream_listener: ScriptedUpstream) -> Iterator[Gateway]:
+    """A gateway with routes by host, and none for any other."""
+    said = {
+        "a": {"host": "a.test", "respond": {"status": 200, "body": "a.test"}},
+        "idn": {"host": "bücher.test", "respond": {"status": 200, "body": "idn"}},
+        "six": {"host": "[::1]", "respond": {"status": 200, "body": "six"}},
+        "wild": {"host": "*.wild.test", "respond": {"status": 200, "body": "wild"}},
+        "deep": {"host": "**.deep.test", "respond": {"status": 200, "body": "deep"}},
+    }
+    proxied = {
+        "keep": {"host": "keep.test", "upstream": "keeping"},
+        "drop": {"host": "drop.test", "upstream": "dropping"},
+        "default": {"host": "default.test", "to": upstream_listener.url},
+    }
+    upstreams = {
+        "keeping": {"targets": [upstream_listener.url], "pass_host": True},
+        "dropping": {"targets": [upstream_listener.url], "pass_host": False},
+    }
+    with Gateway({"routes": said | proxied, "upstreams": upstreams}) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def routed(routed_gateway: Gateway, upstream: ScriptedUpstream) -> Iterator[WireUnderTest]:
+    with opened(routed_gateway) as door:
+        yield door
+
+
+@pytest.mark.case("HO-05", "HO-06")
+@pytest.mark.parametrize(
+    ("host", "body"),
+    [("a.test", b"a.test"), ("A.TeSt", b"a.test"), ("a.test:8080", b"a.test"), ("A.TEST:", b"a.test"),
+     ("a.test.", b"a.test"), ("a.test.:80", b"a.test"), ("xn--bcher-kva.test", b"idn"), ("x.wild.test", b"wild"),
+     ("XN--Bcher-KVA.test:1", b"idn"),
+     ("X.Wild.Test.", b"wild"), ("x.y.deep.test", b"deep"), ("[::1]", b"six"), ("[::1]:8080", b"six")],
+)  # fmt: skip
+def test_hosts_match_without_case_port_or_trailing_dot(routed: WireUnderTest, host: str, body: bytes) -> None:
+    answer = routed.ask(host=host)
+    assert (answer.status, answer.body) == (200, body)
+
+
+@pytest.mark.case("HO-12")
+@pytest.mark.parametrize(
+    "host", ["b.test", "a.test.evil", "xa.test", "a.test..", "x.y.wild.test", "wild.test", "127.0.0.1"]
+)
+def test_a_host_without_a_route_is_a_404(routed: WireUnderTest, upstream: ScriptedUpstream, host: str) -> None:
+    answer = routed.ask(host=host)
+    routed.expect_own(answer, 404 if host != "a.test.." else {404, 400}, "NR" if host != "a.test.." else None)
+    assert upstream.requests == []
+
+
+@pytest.mark.case("HO-07")
+def test_the_authority_of_an_absolute_target_beats_the_host_field(
+    routed: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    answer = routed.ask(target="http://keep.test/x?y", host="a.test")
+    if answer.status == 400:  # the contradiction may be refused as well
+        assert upstream.requests == []
+    else:
+        assert answer.status == 200
+        assert (upstream.only.target, upstream.only.headers["Host"]) == ("/x?y", "keep.test")
+
+
+@pytest.mark.case("HO-07")
+@pytest.mark.parametrize("target", ["http://keep.test/x", "HTTP://KEEP.TEST/x", "http://keep.test:80/x"])
+def test_an_absolute_target_that_agrees_is_turned_into_its_path(
+    routed: WireUnderTest, upstream: ScriptedUpstream, target: str
+) -> None:
+    host = target[7:-2]
+    assert routed.ask(target=target, host=host).status == 200
+    assert (upstream.only.target, upstream.only.headers["Host"]) == ("/x", host)
+
+
+@pytest.mark.case("HO-15")
+@pytest.mark.parametrize("host", ["keep.test", "Keep.Test:8080", "keep.test."])
+def test_the_host_is_passed_byte_by_byte(routed: WireUnderTest, upstream: ScriptedUpstream, host: str) -> None:
+    assert routed.ask(host=host).status == 200
+    assert upstream.only.headers["Host"] == host
+
+
+@pytest.mark.case("HO-15")
+def test_or_the_targets_own_host_is_sent(routed: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    assert routed.ask(host="Drop.test:8080").status == 200
+    assert upstream.only.headers["Host"] == upstream.authority
+    assert upstream.only.headers["X-Forwarded-Host"] == "Drop.test:8080"
+
+
+@pytest.mark.case("HO-16")
+def test_http_1_0_without_host_is_answered_and_upstream_gets_one(
+    wire: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    answer = wire.ask(host=None, version="HTTP/1.0")
+    assert answer.status in {200, 400}
+    if answer.status == 200:
+        assert len(upstream.only.headers.all("host")) == 1
+        assert upstream.only.version == "HTTP/1.1" or not wire.gateway
+
+
+@pytest.mark.case("HO-18", should=True)
+@pytest.mark.parametrize("path", ["/api/status", "/metrics", "/api/config"])
+def test_the_admin_listener_answers_no_rebound_name(gateway: WireUnderTest, path: str) -> None:
+    assert gateway.gateway
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.gateway.admin_port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Host": "attacker.test"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in {403, 421}
+    finally:
+        connection.close()
+
+
+@pytest.mark.case("HO-18", should=True)
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/api/status", "/api/reload"])
+def test_the_public_port_owes_every_path_to_the_routes(
+    wire: WireUnderTest, upstream: ScriptedUpstream, path: str
+) -> None:
+    assert wire.ask(target=path).body == b"ok"
+    assert upstream.only.target == path
