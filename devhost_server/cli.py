@@ -292,8 +292,11 @@ class Gateway:
     bind: Bind
     token: str | None
 
-    def call(self, method: str, path: str, timeout: float = READ_TIMEOUT) -> tuple[int, Any]:
-        """Make one request; give status and decoded JSON (None if there is none). Raises `OSError`, `ValueError`."""
+    def call(self, method: str, path: str, timeout: float) -> tuple[int, Any]:
+        """Make one request, each wait in it for at most `timeout` seconds; give status and decoded JSON (or None).
+
+        Raises `OSError` if nothing answers and `ValueError` if what answers is not JSON over HTTP.
+        """
         from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - ssl and email: most verbs need neither
 
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
@@ -353,9 +356,9 @@ def _admin_url(url: str) -> Bind:
         raise click.BadParameter(message, param_hint="--admin") from None
 
 
-def _ask(method: str, path: str, *, accept: Iterable[int] = (), timeout: float = READ_TIMEOUT) -> tuple[int, Any]:
+def _ask(method: str, path: str, *, accept: Iterable[int] = (), timeout: float | None = None) -> tuple[int, Any]:
     """Call the running gateway; anything but success or a status in `accept` ends the program with a sentence."""
-    gateway = _gateway()
+    gateway, timeout = _gateway(), timeout or READ_TIMEOUT
     try:
         status, answer = gateway.call(method, path, timeout)
     except TimeoutError:

@@ -1,0 +1,467 @@
+"""The command line, in this process where that is the same, and as a process where it is not."""
+
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from devhost_server import __version__, cli
+from tests.support import refusing_port
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """In an empty folder, without variables of the machine's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [*os.environ]:
+        if name.startswith("DEVHOST") or name == "NO_COLOR":
+            monkeypatch.delenv(name)
+
+
+def run(*arguments, code=0, **more):
+    result = CliRunner().invoke(cli.cli, arguments, prog_name="devhost-server", **more)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def write(text, name="devhost.yaml"):
+    path = Path("config") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_the_routes():
+    write(
+        """
+        upstreams: {api: {targets: ["http://a:1", {url: "http://b:2", weight: 3}]}}
+        routes:
+          web: 3000
+          api: {host: [x.y, "*.z"], path: /v1, methods: [GET, POST], headers: {x-a: b}, upstream: api, owner: me}
+          ping: {host: "*", path: /ping, respond: {body: pong}}
+        """
+    )
+    lines = run("check").stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:4]] == ["ROUTE", "web", "api", "ping"]
+    assert lines[0].split() == [*("ROUTE", "HOST", "PATH", "METHODS", "HEADERS", "ANSWER", "TARGETS", "OWNER")]
+    assert [cell.strip() for cell in lines[2].split("  ") if cell] == [
+        *("api", "x.y, *.z", "/v1", "GET,POST", "x-a: b", "upstream api", "http://a:1, http://b:2 x3", "me")
+    ]
+    assert "answers 200" in lines[3]
+    assert lines[-1] == "3 routes, environment dev, from config/devhost.yaml"
+    assert run("validate").stdout == run("check").stdout
+
+
+def test_check_works_in_an_empty_folder():
+    assert "whoami.localhost" in run("check").stdout
+
+
+def test_check_says_everything_that_is_wrong():
+    write("server: {wrokers: 1}\nlog: {level: x}\n")
+    result = run("check", code=1)
+    assert result.stdout == ""
+    first, second, summary = result.stderr.splitlines()
+    assert first.startswith("config/devhost.yaml:1:10: server.wrokers: unknown key; allowed: bind, workers")
+    assert first.endswith("(did you mean workers?)")
+    assert second.startswith("config/devhost.yaml:2:14: log.level: ")
+    assert summary == "2 mistakes in the configuration"
+
+
+def test_check_as_json():
+    good = json.loads(run("check", "--json").stdout)
+    assert good["ok"]
+    assert good["routes"][0]["name"] == "whoami"
+    assert good["routes"][0]["targets"] == [{"url": "http://127.0.0.1:7779", "weight": 1}]
+    write("domain: ${NOPE}")
+    bad = json.loads(run("check", "--json", code=1).stdout)
+    assert not bad["ok"]
+    assert bad["errors"] == [
+        {
+            "file": "config/devhost.yaml",
+            "line": 1,
+            "column": 9,
+            "key": "domain",
+            "message": "the variable NOPE is not set; set it, or give a default as in ${NOPE:-…}",
+        }
+    ]
+
+
+def test_global_options_stand_before_or_after_the_verb():
+    write("domain: a")
+    write("domain: b", "devhost.qa.yaml")
+    Path("c.yaml").write_text("domain: c")
+    Path("d.yaml").write_text("domain: d")
+
+    def domain(*arguments):
+        return run(*arguments).stdout.strip()
+
+    assert domain("--env", "qa", "config", "show", "domain") == "b"
+    assert domain("config", "show", "--env", "qa", "domain") == "b"
+    assert domain("config", "--env", "qa", "show", "domain") == "b"
+    assert domain("--env", "dev", "config", "show", "domain", "--env", "qa") == "b"
+    assert domain("-c", "d.yaml", "config", "show", "domain", "-c", "c.yaml") == "c"
+    assert domain("--set", "domain=x", "config", "show", "domain") == "x"
+    assert domain("--set", "domain=x", "config", "show", "domain", "--set", "domain=y") == "y"
+    assert domain("--config-dir", "config", "config", "show", "domain") == "a"
+
+
+def test_variables_choose_too(monkeypatch):
+    write("domain: a")
+    write("domain: b", "devhost.qa.yaml")
+    monkeypatch.setenv("DEVHOST_ENV", "qa")
+    assert run("config", "show", "domain").stdout == "b\n"
+    monkeypatch.setenv("DEVHOST__DOMAIN", "v")
+    assert run("config", "show", "domain").stdout == "v\n"
+
+
+def test_config_show():
+    write("server: {workers: 3}\nadmin: {token: hunter2}\n")
+    text = run("config", "show").stdout
+    assert "  workers: 3\n" in text
+    assert "hunter2" not in text
+    assert run("config", "show", "server.workers", "--origin").stdout == "3  # config/devhost.yaml:1:19\n"
+    assert json.loads(run("config", "show", "server.drain", "--json").stdout) == {"delay": "0s", "timeout": "30s"}
+    origins = json.loads(run("config", "show", "server", "--json", "--origin").stdout)
+    assert origins["server.workers"] == {"value": 3, "origin": "config/devhost.yaml:1:19"}
+    assert origins["server.limits.head"] == {"value": "64KiB", "origin": "default"}
+
+
+def test_config_show_of_an_unknown_key_is_usage():
+    assert "(did you mean limits?)" in run("config", "show", "server.limts", code=2).stderr
+
+
+def test_config_diff():
+    write("server: {workers: 3}")
+    write("domain: ${A}", "devhost.a.yaml")
+    write("domain: b\nserver: {bind: [127.0.0.1:1]}", "devhost.b.yaml")
+    lines = run("config", "diff", "a", "b").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["KEY", "A", "B"],
+        ["server.bind", "[127.0.0.1:7777]", "[127.0.0.1:1]"],
+        ["domain", "${A}", "b"],
+    ]
+    assert json.loads(run("config", "diff", "a", "b", "--json").stdout)["domain"] == {"a": "${A}", "b": "b"}
+    assert run("config", "diff", "a", "a").stdout == "a and a do not differ\n"
+    assert "devhost.c.yaml" in run("config", "diff", "a", "c", code=1).stderr
+    assert "-c replaces" in run("-c", "x", "config", "diff", "a", "b", code=2).stderr
+
+
+def test_config_schema_is_json():
+    assert json.loads(run("config", "schema").stdout)["title"] == "devhost-server configuration"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["chekc"], "Did you mean 'check'?"),
+        (["check", "--nope"], "No such option"),
+        (["--set", "x", "check"], "write key.path=value"),
+        (["check", "--set", "=x"], "write key.path=value"),
+        (["config", "show", "a", "b"], "unexpected extra argument"),
+        (["status", "--admin", "nope"], "write http://host:port or unix:/path"),
+        (["explain", "GET", "http://x/", "-H", "a: b"], "`explain` is not built in this version"),
+        (["explain", "--help"], "`explain` is not built in this version"),
+        (["route", "add", "x", "--to", "http://y"], "`route` is not built in this version"),
+    ],
+)
+def test_usage(arguments, says):
+    result = run(*arguments, code=2)
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+def test_help_and_version():
+    assert run("--version").stdout == f"devhost-server {__version__}\n"
+    text = run("-h").stdout
+    for verb in ("run", "check", "config", "routes", "status", "reload", "drain"):
+        assert f"\n  {verb} " in text
+    assert "explain" not in text
+    assert "--admin" in run("status", "--help").stdout
+
+
+def test_a_bad_configuration_never_starts():
+    write("server: {wrokers: 1}")
+    for arguments in ((), ("run",), ("--set", "domain=x")):
+        assert "server.wrokers" in run(*arguments, code=1).stderr
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch):
+    assert "\x1b[1m" in run("check", color=True).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("check", color=True).stdout
+
+
+def process(*arguments, **environ):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DEVHOST")}
+    command = [sys.executable, "-m", "devhost_server", *arguments]
+    return subprocess.run(command, env=clean | environ, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_module_is_the_command():
+    done = process("check")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = process("--env", "prod", "check")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_checking_loads_nothing_that_serves():
+    heavy = "asyncio", "gunicorn", "uvicorn", "uvloop", "httpx", "starlette", "prometheus_client", "ssl"
+    code = f"import sys, devhost_server.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- a running gateway -----------------------------------------------------------------------------------------------
+
+ROUTES = {
+    "generation": 3,
+    "routes": [
+        {
+            "name": "api",
+            "hosts": ["api.localhost"],
+            "path": "/v1",
+            "methods": ["GET"],
+            "headers": {"x-a": "b"},
+            "upstream": "api",
+            "targets": [
+                {"url": "http://a:1", "weight": 1, "up": True},
+                {"url": "http://b:1", "weight": 2, "up": False},
+                {"url": "http://c:1", "weight": 1, "up": None},
+            ],
+            "owner": "me\x1b[2J",
+            "respond": None,
+        },
+        {"name": "ping", "hosts": ["*"], "path": "/ping", "respond": {"status": 404}, "upstream": None, "targets": []},
+    ],
+}
+STATUS = {
+    "version": "1.2.3",
+    "env": "dev",
+    "generation": 3,
+    "uptime_s": 93784.5,
+    "state": "running",
+    "pid": 77,
+    "workers": [
+        {
+            "slot": 0,
+            "pid": 78,
+            "state": "ready",
+            "generation": 3,
+            "connections": 14,
+            "in_flight": 2,
+            "websockets": 1,
+            "restarts": 0,
+        }
+    ],
+    "upstreams": [
+        {
+            "name": "api",
+            "targets": [{"url": "http://a:1", "in_flight": 1, "connections_active": 1, "connections_idle": 4}],
+        }
+    ],
+    "last_reload": {"result": "failed", "at": "2026-11-21T06:00:00Z", "generation": 3, "errors": ["x.yaml:1:1: no"]},
+}
+
+
+class Admin:
+    """An admin listener that answers as it is told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, object]] = {
+            "GET /api/routes": (200, ROUTES),
+            "GET /api/status": (200, STATUS),
+            "POST /api/reload": (200, {"result": "ok", "generation": 4}),
+            "POST /api/drain": (202, None),
+        }
+        self.tokens: list[str | None] = []
+        self.address = ""
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        admin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                admin.tokens.append(self.headers.get("Authorization"))
+                status, answer = admin.answers[f"{self.command} {self.path}"]
+                body = b"" if answer is None else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def address_string(self) -> str:
+                return "client"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def admin():
+    made = Admin()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), made.handler())
+    made.address = f"127.0.0.1:{server.server_port}"
+    with serving(server):
+        yield made
+
+
+def test_routes(admin):
+    result = run("routes", "--admin", f"http://{admin.address}")
+    lines = result.stdout.splitlines()
+    assert "http://a:1 (up), http://b:1 x2 (down), http://c:1" in lines[1]
+    assert r"me\x1b[2J" in lines[1]
+    assert "answers 404" in lines[2]
+    assert lines[-1] == "2 routes, generation 3"
+    assert json.loads(run("routes", "--json", "--admin", admin.address).stdout) == ROUTES
+
+
+def test_status(admin):
+    text = run("status", "--admin", admin.address).stdout
+    assert text.splitlines()[0] == ("devhost-server 1.2.3: running, environment dev, generation 3, up 1d 2h, pid 77")
+    assert [line.split() for line in text.splitlines() if line.startswith("0 ")] == [
+        ["0", "78", "ready", "3", "14", "2", "1", "0"]
+    ]
+    assert "WORKER" in text
+    assert "http://a:1" in text
+    assert "last reload: failed at 2026-11-21T06:00:00Z, generation 3\n  x.yaml:1:1: no\n" in text
+    assert json.loads(run("status", "--json", "--admin", admin.address).stdout) == STATUS
+
+
+def test_the_address_and_token_come_from_the_configuration(admin):
+    write(f"admin: {{bind: {admin.address}, token: hunter2}}")
+    run("status")
+    assert admin.tokens == ["Bearer hunter2"]
+
+
+def test_without_a_token_none_is_sent(admin):
+    run("status", "--admin", admin.address)
+    assert admin.tokens == [None]
+
+
+def test_a_listener_on_every_address_is_asked_on_loopback(admin):
+    write(f"admin: {{bind: '0.0.0.0:{admin.address.rpartition(':')[2]}', token: x}}")
+    run("status")
+    assert admin.tokens == ["Bearer x"]
+
+
+def test_a_unix_socket(tmp_path):
+    made = Admin()
+    with serving(UnixServer(str(tmp_path / "admin.sock"), made.handler())):
+        write(f"admin: {{bind: 'unix:{tmp_path}/admin.sock'}}")
+        assert "generation 3" in run("status").stdout
+        assert "generation 3" in run("status", "--admin", f"unix:{tmp_path}/admin.sock").stdout
+
+
+def test_reload(admin):
+    assert run("reload", "--admin", admin.address).stdout == "reloaded: every worker serves generation 4\n"
+    assert json.loads(run("reload", "--json", "--admin", admin.address).stdout)["generation"] == 4
+
+
+def test_a_reload_that_is_refused_says_why(admin):
+    admin.answers["POST /api/reload"] = (422, {"title": "no", "errors": ["config/devhost.yaml:1:1: x: wrong"]})
+    result = run("reload", "--admin", admin.address, code=1)
+    assert result.stderr.splitlines() == [
+        "config/devhost.yaml:1:1: x: wrong",
+        "not reloaded: the configuration from before keeps serving",
+    ]
+    assert json.loads(run("reload", "--json", "--admin", admin.address, code=1).stdout)["errors"]
+
+
+def test_a_reload_is_asked_for_even_if_the_files_are_wrong(admin):
+    write(f"admin: {{bind: {admin.address}}}\nserver: {{nope: 1}}")
+    assert "generation 4" in run("reload").stdout
+
+
+def test_drain(admin):
+    assert run("drain", "--admin", admin.address).stdout.startswith("draining: ")
+
+
+def test_nothing_listens():
+    with refusing_port() as port:
+        for verb in ("routes", "status", "reload", "drain"):
+            said = run(verb, "--admin", f"127.0.0.1:{port}", code=1).stderr
+            assert said.startswith(f"no gateway answers on 127.0.0.1:{port} (connection refused); start one, or name ")
+    assert "no such file" in run("status", "--admin", "unix:/nope/x.sock", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((401, {"title": "no"}), "wants a token that is not the admin.token of this configuration"),
+        ((503, {"title": "Draining", "detail": "it is stopping"}), "answered 503 to GET /api/status: it is stopping"),
+        ((500, None), "answered 500 to GET /api/status"),
+        ((200, b"<html>"), "is not a devhost-server"),
+    ],
+)
+def test_answers_that_do_not_help(admin, answer, says):
+    admin.answers["GET /api/status"] = answer
+    assert says in run("status", "--admin", admin.address, code=1).stderr
+
+
+def test_what_is_no_http_is_no_gateway():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(1000)
+                peer.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert "is not a devhost-server" in run("status", "--admin", address, code=1).stderr
+        thread.join()
+
+
+def test_a_gateway_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(cli, "READ_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert "did not answer within" in run("status", "--admin", address, code=1).stderr
+
+
+def test_no_admin_listener():
+    write("admin: {bind: null}")
+    assert "admin.bind is null" in run("status", code=1).stderr
+
+
+def test_a_wrong_admin_section_is_said():
+    write("admin: {bind: 0.0.0.0:1}")
+    assert "admin.bind" in run("status", code=1).stderr
