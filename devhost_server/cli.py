@@ -20,7 +20,7 @@ from devhost_server import __version__
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
 from devhost_server.config.layers import gather
 from devhost_server.config.schema import json_schema
-from devhost_server.config.show import differences, flat, in_effect, masked, origin_of, select, to_yaml
+from devhost_server.config.show import differences, flat, in_effect, masked, placer, select, to_yaml
 from devhost_server.config.validate import suggestion
 from devhost_server.options import Bind, parse_bind
 from devhost_server.units import printable
@@ -233,9 +233,7 @@ def config_show(key: str | None, *, origin: bool, as_json: bool) -> None:
             part, known = error.args
             raise click.UsageError(f"there is no key '{key}' in the configuration{suggestion(part, known)}") from None
 
-    def place(at: Sequence[str | int]) -> str:
-        return origin_of(tuple(at), loaded.origins)
-
+    place = placer(loaded.origins)
     if as_json and origin:
         rows = ((".".join(map(str, at)), value, place(at)) for at, value in flat(shown, path))
         _print_json({name: {"value": value, "origin": where} for name, value, where in rows})

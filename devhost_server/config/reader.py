@@ -62,9 +62,11 @@ def read(text: str, place: Placer) -> Node:
 
 def _translated(error: yaml.YAMLError, place: Placer) -> ReadError:
     mark = getattr(error, "problem_mark", None)
-    at = place(mark.line + 1, mark.column + 1) if mark is not None else place(1, 1)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     context = getattr(error, "context", None)
+    if context == "while scanning a simple key" and getattr(error, "context_mark", None) is not None:
+        mark, context, what = error.context_mark, None, "there is no ': ' after this key"  # type: ignore[attr-defined]
+    at = place(mark.line + 1, mark.column + 1) if mark is not None else place(1, 1)
     return ReadError(at, f"not valid YAML: {f'{context}, ' if context else ''}{what}{_hint(what)}")
 
 

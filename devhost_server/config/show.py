@@ -124,18 +124,25 @@ def scalar(value: Any, *, expanded: bool = True) -> str:
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
-def origin_of(path: Path, origins: Mapping[str, Origin]) -> str:
-    """Say where the value at `path` comes from; the items of a list may come from several places."""
-    key = dotted(path)
-    found = [origins[key]] if key in origins else _below(key, origins)
-    places = dict.fromkeys(f"{at}, from {at.via}" if at.via else str(at) for at in found or [DEFAULT])
-    return "; ".join(places)
+def placer(origins: Mapping[str, Origin]) -> Callable[[Path], str]:
+    """Give a function that says where the value at a path comes from."""
+    items: dict[str, list[Origin]] = {}
+    for key, at in origins.items():
+        parent, _, last = key.rpartition(".")
+        if last.isdecimal():
+            items.setdefault(parent, []).append(at)
+
+    def place(path: Path) -> str:
+        key = dotted(path)
+        found = [origins[key]] if key in origins else _of_list(items.get(key, [DEFAULT]))
+        return "; ".join(dict.fromkeys(f"{at}, from {at.via}" if at.via else str(at) for at in found))
+
+    return place
 
 
-def _below(key: str, origins: Mapping[str, Origin]) -> list[Origin]:
+def _of_list(items: list[Origin]) -> list[Origin]:
     """Give the places of a list: its items stand in one layer, but each may be expanded from its own expression."""
-    items = [at for name, at in origins.items() if name.startswith(f"{key}.")]
-    return [items[0], *(at for at in items[1:] if at.via)] if items else []
+    return [items[0], *(at for at in items[1:] if at.via)]
 
 
 def flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

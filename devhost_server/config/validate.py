@@ -14,7 +14,7 @@ from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import type_scalar
 from devhost_server.config.schema import known_paths, model_at
 from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value
-from devhost_server.options import KeyedError
+from devhost_server.options import KeyedError, Options
 from devhost_server.units import quote
 
 MASK: Final = "********"
@@ -214,7 +214,7 @@ _EXPECTED: Final = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "bool_type": "true or false",
-    "dict_type": "a mapping",
+    "dict_type": "a mapping of names",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "tuple_type": "a list",
@@ -252,9 +252,13 @@ def _sentence(error: Mapping[str, Any], loc: Path) -> str:
     if kind == "extra_forbidden":
         return _unknown_key(str(loc[-1]), loc[:-1])
     if kind in _EXPECTED:
-        return f"{quote(given)} is not {_EXPECTED[kind]}"
+        return f"{quote(given)} is not {_EXPECTED[kind]}{_keys_of(model_at(loc))}"
     make = _SENTENCES.get(kind)
     return make(given, error.get("ctx", {})) if make else str(error["msg"])
+
+
+def _keys_of(model: type[Options] | None) -> str:
+    return f"; allowed keys: {', '.join(model.model_fields)}" if model is not None else ""
 
 
 def _unknown_key(key: str, parent: Path) -> str:

@@ -123,6 +123,12 @@ def test_what_is_not_read_is_refused_with_a_sentence(text, says):
     assert says in error_of(text).message
 
 
+def test_a_key_without_its_colon_is_found_where_it_is():
+    error = error_of("routes:\n  web: 1\n  api\n    to: 1\n")
+    assert error.at == Origin("test.yaml", 3, 3)
+    assert "no ': ' after this key" in error.message
+
+
 def test_depth_is_bounded():
     assert node("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     for text in ("[" * 100_000, "- " * 5_000, "{a: " * 5_000, "? " * 5_000):

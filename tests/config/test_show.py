@@ -8,7 +8,7 @@ from devhost_server.config import Origin, load
 from devhost_server.config.expand import expand
 from devhost_server.config.layers import gather
 from devhost_server.config.reader import read
-from devhost_server.config.show import differences, flat, in_effect, masked, origin_of, scalar, select, to_yaml
+from devhost_server.config.show import differences, flat, in_effect, masked, placer, scalar, select, to_yaml
 from devhost_server.config.tree import plain
 from tests.config.support import loaded, sources, write
 
@@ -76,7 +76,7 @@ def test_secrets_are_masked(tmp_path):
           b: {to: ["http://${file:x}/"]}
         """,
     )
-    text = to_yaml(shown(got), origin=lambda path: origin_of(path, got.origins))
+    text = to_yaml(shown(got), origin=placer(got.origins))
     assert "literal" not in text
     assert "fromfile" not in text
     assert "seen" in text
@@ -91,7 +91,7 @@ def test_no_token_is_no_secret(tmp_path):
 def test_origins_stand_beside_values(tmp_path):
     write(tmp_path, "server: {bind: ['127.0.0.1:${P}']}\nroutes: {a: {to: [{url: 'http://x'}, 2]}}")
     got = load(sources(tmp_path, sets=("log.level=debug",), environ={"P": "1", "DEVHOST__LOG__FORMAT": "json"}))
-    lines = to_yaml(shown(got), origin=lambda path: origin_of(path, got.origins)).splitlines()
+    lines = to_yaml(shown(got), origin=placer(got.origins)).splitlines()
     origins = {line.partition("#")[0].strip(): line.partition("# ")[2] for line in lines}
     assert origins["bind: [127.0.0.1:1]"] == "config/devhost.yaml:1:17, from 127.0.0.1:${P}"
     assert origins["level: debug"] == "--set"
