@@ -10,9 +10,9 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-# How long responses that have begun may take once the process is told to stop, in seconds: with what uvicorn takes to
-# notice (0.1 s) and to close (0.1 s), the process is gone within a second.
-_GRACE: Final = 0.5
+# How long responses that have begun may take once the process is told to stop, in seconds. Uvicorn takes up to 0.2 of
+# it to notice, and 0.1 to notice that everything was cut.
+_GRACE: Final = 0.6
 _LOG: Final = logging.getLogger("uvicorn.error")
 
 
@@ -43,13 +43,21 @@ class AdminServer(uvicorn.Server):
 
     async def serve_until(self, stopping: asyncio.Event, listener: socket.socket) -> None:
         """Serve until `stopping` is set; then close the listener and finish what has begun, for at most `_GRACE`."""
-        stopper = asyncio.create_task(self._stop_after(stopping))
-        await self.serve(sockets=[listener])
-        stopper.cancel()
-        _LOG.disabled = True  # what is still running is cut on purpose; uvicorn would show its stack
-
-    async def _stop_after(self, stopping: asyncio.Event) -> None:
-        await stopping.wait()
+        serving = asyncio.create_task(self.serve(sockets=[listener]))
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
         self.should_exit = True
-        await asyncio.sleep(_GRACE)
-        self.force_exit = True
+        # Not uvicorn's own time limit: when that has passed, uvicorn still waits for every connection to be gone, and
+        # one whose client has stopped reading never is.
+        await asyncio.wait({serving}, timeout=_GRACE)
+        if not serving.done():
+            self._cut()
+            await asyncio.wait({serving}, timeout=_GRACE)
+        if serving.done():
+            serving.result()
+
+    def _cut(self) -> None:
+        _LOG.disabled = True  # uvicorn would show the stack of every exchange that is cut here
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -245,7 +245,7 @@ CATALOGUE: Final = (
     ),
     Metric(
         _C, "devhost_upstream_requests_total", ("upstream", "target", "code"),
-        "Answers of targets by status; the code `other` takes what is met beyond the first 11 of a target.",
+        "Requests sent to targets by status; the code `other` takes what is met beyond a target's first 11.",
         _target_requests,
     ),
     Metric(
@@ -457,8 +457,8 @@ Values of labels:
 
 * `route` is the name in the configuration; `{NO_ROUTE}` counts requests that no route answered.
 * `method` is one of the usual methods, or `OTHER`.
-* `code` is the status that the client (for `devhost_upstream_requests_total`: the gateway) was given. A client that
-  left has 499.
+* `code` is the status that the client was given, 499 where it left. For `devhost_upstream_requests_total` it is the
+  target's own, and where no answer came the status that stands for the failure (502, 504).
 * `flag` is one of {", ".join(f"`{flag}`" for flag in FLAGS)}.
 * `reason` of a retry is one of {", ".join(f"`{reason}`" for reason in RETRY_REASONS)};
   of a restart {", ".join(f"`{reason}`" for reason in RESTART_REASONS)}.
