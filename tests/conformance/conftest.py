@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,19 +43,24 @@ def case_ids(item: pytest.Item) -> list[str]:
     return named or marked
 
 
+def is_should(item: pytest.Item) -> bool:
+    """Whether the specification's word for the case is SHOULD; MUST otherwise."""
+    return any(marker.kwargs.get("should") for marker in item.iter_markers("case"))
+
+
 class CaseReport:
     """Collects which cases passed; a case passes when every test of it did."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path
-        self.cases: dict[str, dict[str, str]] = {}
+        self.cases: dict[str, dict[str, Any]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
         """Note the outcome of each phase; the worst one stands."""
         report = yield
         for case in case_ids(item):
-            outcomes = self.cases.setdefault(case, {})
+            outcomes = self.cases.setdefault(case, {"should": is_should(item), "tests": {}})["tests"]
             if report.failed or (report.when == "call" and item.nodeid not in outcomes):
                 outcomes[item.nodeid] = report.outcome
         return report

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import RawClient, Received, Response, ScriptedUpstream, wait_until
 from tests.support.door import WireUnderTest
+from tests.support.messages import split_requests
 
 CORPUS = Path(__file__).parent / "corpus"
 _ESCAPE = re.compile(rb"\\(?:(r)|(n)|(t)|(\\)|x([0-9a-f]{2}))")
@@ -52,10 +53,14 @@ def load(path: Path) -> Expectation:
     return Expectation(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
 
 
-FILES = sorted(CORPUS.glob("*.http"))
+def parameter(path: Path) -> Any:
+    """A .http file as a test's parameter."""
+    expected = load(path)
+    mark = pytest.mark.case(expected.case, should=expected.should)
+    return pytest.param(path, id=f"{expected.case} {path.stem}", marks=mark)
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=f"{load(path).case} {path.stem}") for path in FILES])
+@pytest.mark.parametrize("path", [parameter(path) for path in sorted(CORPUS.glob("*.http"))])
 def test_corpus(path: Path, wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
     expected = load(path)
     client = wire.connect()
@@ -64,6 +69,9 @@ def test_corpus(path: Path, wire: WireUnderTest, upstream: ScriptedUpstream) -> 
         _judge_refusal(expected, wire, client, upstream)
     else:
         _judge_answers(expected, wire, client, upstream)
+    if wire.gateway:
+        for connection in upstream.connections:
+            split_requests(bytes(connection.received))  # raises if what we sent upstream is not framed
 
 
 def _judge_refusal(expected: Expectation, wire: WireUnderTest, client: RawClient, upstream: ScriptedUpstream) -> None:

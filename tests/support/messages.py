@@ -145,3 +145,70 @@ def lenient_fields(lines: Iterable[bytes]) -> Fields:
     """Field lines as a careless server would read them, so that what a gateway lets through can be seen."""
     pairs = (line.partition(b":")[::2] for line in lines)
     return Fields((name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in pairs)
+
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+def split_requests(data: bytes) -> list[bytes]:
+    """Cut what was sent on one connection into its requests, as the strictest reader of RFC 9112 does.
+
+    The last one may be incomplete. Raises BadMessageError for whatever a correct sender never sends: this is how a
+    test sees that a proxy's own output is framed, whatever the client did.
+    """
+    requests = []
+    while data:
+        size = _request_size(data)
+        requests.append(data[:size])
+        data = data[size:]
+    return requests
+
+
+def _request_size(data: bytes) -> int:
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return len(data)
+    first, *rest = data[:end].split(b"\r\n")
+    if not _REQUEST_LINE.fullmatch(first):
+        raise BadMessageError(f"not a request line: {first[:200]!r}")
+    fields = parse_fields(rest)
+    codings, lengths = fields.all("transfer-encoding"), fields.all("content-length")
+    if len(codings) + len(lengths) > 1 or len(fields.all("host")) != 1:
+        raise BadMessageError(f"framed twice, or not exactly one Host: {fields}")
+    if lengths:
+        if not re.fullmatch("[0-9]{1,18}", lengths[0]):
+            raise BadMessageError(f"not a length: {lengths}")
+        return min(end + 4 + int(lengths[0]), len(data))
+    if codings:
+        if codings[0].lower() != "chunked":
+            raise BadMessageError(f"not chunked: {codings}")
+        return _chunked_size(data, end + 4)
+    return end + 4
+
+
+def _chunked_size(data: bytes, at: int) -> int:
+    """Where the chunked body that begins at `at` ends; the end of the data if it is incomplete."""
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        line = _CHUNK_LINE.fullmatch(data[at:line_end])
+        if not line:
+            raise BadMessageError(f"not a chunk size line: {data[at:line_end][:100]!r}")
+        at = line_end + 2
+        size = int(line[1], 16)
+        if size == 0:
+            return _trailers_end(data, at)
+        if len(data) < at + size + 2:
+            return len(data)
+        if data[at + size : at + size + 2] != b"\r\n":
+            raise BadMessageError("chunk data is not followed by CRLF")
+        at += size + 2
+    return len(data)
+
+
+def _trailers_end(data: bytes, at: int) -> int:
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        if line_end == at:
+            return at + 2
+        parse_fields([data[at:line_end]])
+        at = line_end + 2
+    return len(data)
