@@ -25,12 +25,17 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Items by the tick in which they are visited next. The clock is the event loop's, in seconds."""
+    """Items by the tick in which they are visited next. The clock is the event loop's, in seconds.
 
-    __slots__ = ("_last", "_slots", "clock")
+    `now` is the time of the last turn plus one tick: reading it costs nothing, and a deadline counted from it is never
+    early and at most two ticks late.
+    """
+
+    __slots__ = ("_last", "_slots", "clock", "now")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        self.now = clock() + TICK
         self._last = int(clock() / TICK)
         self._slots: dict[int, set[Timed]] = {}
 
@@ -54,6 +59,7 @@ class Wheel:
     def turn(self) -> None:
         """Visit everything that is due. Called by the worker every `TICK` seconds."""
         now = self.clock()
+        self.now = now + TICK
         tick = int(now / TICK)
         while self._last < tick:
             self._last += 1

@@ -35,14 +35,6 @@ class Event:
     ENDED: Final = "ended"  # the tunnel has ended
 
 
-Posted = "str | Fault | ServerConnection"
-
-
-@coroutine
-def _posted() -> Generator[None, Any, Any]:
-    return (yield)
-
-
 class Exchange:
     """One request and its answer."""
 
@@ -138,13 +130,14 @@ class Exchange:
         self._coroutine = life
         self._advance(None)
 
-    async def event(self) -> Any:
-        """Wait for the next event. Only the coroutine given to `run` may call this."""
+    @coroutine
+    def event(self) -> Generator[None, Any, Any]:
+        """Wait for the next event. Only the coroutine given to `run` may await this."""
         if self._pending is not None:
             event, self._pending = self._pending, None
             return event
         self._waiting = True
-        return await _posted()
+        return (yield)
 
     def post(self, event: object) -> None:
         """Tell what happened. An event for an exchange that is over is dropped.

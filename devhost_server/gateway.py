@@ -89,7 +89,6 @@ class Gateway:
         self._peers: dict[tuple[str, int], forward.Peer] = {}
         self._listeners: dict[object, int] = {}
         self.listener_open: list[int] = []
-        self.listener_active: list[int] = []
         self._random = random.Random()  # noqa: S311 -- ids are to be unique, not secret; seeded anew in each worker
         self.serve(snapshot)
 
@@ -132,7 +131,8 @@ class Gateway:
         if fields is None:
             return internal_fault()
         x.request_id = fields.request_id or self._new_id()
-        x.client_address = forward.client_address(x.client.peer, fields, snapshot.trusted)
+        peer = x.client.peer
+        x.client_address = forward.client_address(peer, fields, snapshot.trusted) if peer.trusted else peer.address
         levels = snapshot.routes.levels(x.host)
         if levels is None:
             return _BAD_HOST
@@ -167,7 +167,7 @@ class Gateway:
                 return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
             x.target = target
             x.attempts += 1
-            connection = await self._acquire(x, target, fresh=fresh)
+            connection = (None if fresh else target.take()) or await self._acquire(x, target, fresh=fresh)
             if isinstance(connection, ServerConnection):
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
@@ -189,10 +189,7 @@ class Gateway:
         return internal_fault()
 
     async def _acquire(self, x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | Fault:
-        """Get a connection to the target: an idle one at once, or whichever is ready first."""
-        idle = None if fresh else target.take()
-        if idle is not None:
-            return idle
+        """Wait for a connection to the target: one that becomes free, or a new one, whichever is ready first."""
         waiter = target.wait_for(x, fresh=fresh)
         if isinstance(waiter, Waiter):
             event: ServerConnection | Fault = await x.event()
@@ -420,6 +417,9 @@ class Gateway:
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
         """Give the connection back; one whose request was not sent whole is of no use to anybody."""
         x.connection = None
+        if connection.surplus and x.route is not None:
+            # The answer was good and the connection is destroyed, but the target is at fault and should be known.
+            self.row[x.route.cell + _FLAG_CELLS[UPSTREAM_PROTOCOL.flag]] += 1
         if not x.request_complete:
             connection.reusable = False
         if x.target is not None:
@@ -493,7 +493,6 @@ class Gateway:
         """Note the listeners, by local address, in the order of the configuration."""
         self._listeners = names
         self.listener_open = [0] * max(len(names), 1)
-        self.listener_active = [0] * max(len(names), 1)
 
     def connected(self, client: ClientConnection) -> None:
         """Take in a new connection, or refuse it if there are too many."""
@@ -521,19 +520,6 @@ class Gateway:
         if client in self.connections:
             self.connections.discard(client)
             self.listener_open[client.listener] -= 1
-            if client.active:
-                self.rested(client)
-
-    def activated(self, client: ClientConnection) -> None:
-        """Note that a connection has begun an exchange."""
-        client.active = True
-        self.listener_active[client.listener] += 1
-
-    def rested(self, client: ClientConnection) -> None:
-        """Note that a connection waits for its next request."""
-        if client.active:
-            client.active = False
-            self.listener_active[client.listener] -= 1
 
     def write_gauges(self) -> None:
         """Put what is only counted in this process on the scoreboard."""
@@ -544,9 +530,15 @@ class Gateway:
         row[Slot.DRAIN_FINISHED] = self.drain_finished
         row[Slot.DRAIN_CLOSED] = self.drain_closed
         row[Slot.DRAIN_CUT] = self.drain_cut
-        for index, (count, active) in enumerate(zip(self.listener_open, self.listener_active, strict=True)):
-            row[Slot.LISTENERS + 2 * index] = active
-            row[Slot.LISTENERS + 2 * index + 1] = count - active
+
+    def write_connections(self) -> None:
+        """Put the connections of each listener on the scoreboard; called once a second, as it looks at each of them."""
+        active = [0] * len(self.listener_open)
+        for client in self.connections:
+            active[client.listener] += client.exchange is not None
+        for index, count in enumerate(self.listener_open):
+            self.row[Slot.LISTENERS + 2 * index] = active[index]
+            self.row[Slot.LISTENERS + 2 * index + 1] = count - active[index]
 
     # -- drain --------------------------------------------------------------------------------------------------------
 

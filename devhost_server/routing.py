@@ -22,6 +22,7 @@ R = TypeVar("R")
 # names from growing a worker; past it the memory starts anew, which costs a few microseconds a host.
 HOST_MEMORY: Final = 4096
 
+_SLASHES: Final = re.compile(rb"/{2,}")
 # RFC 9110 §7.2 with RFC 3986 §3.2.2: a registered name or IPv4 address, or a bracketed IPv6 address, and a port
 # that may be empty. Percent-encoded and non-ASCII names are refused: clients send punycode.
 _HOST = re.compile(rb"(?:([A-Za-z0-9._~!$&'()*+,;=-]{1,255})|(\[[0-9A-Fa-f:.]{2,45}\]))(?::([0-9]{0,5}))?")
@@ -90,12 +91,15 @@ def parse_host(value: bytes) -> tuple[bytes, bytes] | None:
 def normal_path(target: bytes) -> bytes:
     """Give the path of a request target in the form that routes are compared in.
 
-    The query is cut, percent-escapes are decoded once and dot segments are resolved (RFC 3986 §5.2.4), so that
-    ``/api/%2e%2e/admin`` is judged as the ``/admin`` that a lenient upstream would make of it. Empty segments stay.
+    The query is cut, percent-escapes are decoded once, empty segments are merged and dot segments resolved (RFC 3986
+    §5.2.4), so that ``/api/%2e%2e/admin`` and ``//admin`` are judged as the ``/admin`` that an upstream may make of
+    them.
     """
     path = target.partition(b"?")[0]
     if b"%" in path:
         path = unquote_to_bytes(path)
+    if b"//" in path:
+        path = _SLASHES.sub(b"/", path)
     return remove_dot_segments(path) if b"/." in path else path
 
 

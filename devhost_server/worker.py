@@ -209,6 +209,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def _each_second(self) -> None:
         self.notify()
+        self._gateway.write_connections()
         for upstream in self._gateway.snapshot.upstreams.values():
             upstream.trim()
         state = WorkerState(self._row[Slot.STATE]).name.lower()

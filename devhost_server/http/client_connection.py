@@ -74,7 +74,6 @@ class ClientConnection(asyncio.Protocol):
         "_progress",
         "_state",
         "_write_paused",
-        "active",
         "deadline",
         "exchange",
         "gateway",
@@ -99,7 +98,6 @@ class ClientConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.visit = NEVER
-        self.active = False
         self._state = _IDLE
         self._buffer = b""
         self._left = 0  # of the body, when it has a length
@@ -182,9 +180,10 @@ class ClientConnection(asyncio.Protocol):
 
     def arm(self, seconds: float) -> None:
         """Move the deadline to `seconds` from now."""
-        self.deadline = self.gateway.wheel.clock() + seconds
+        wheel = self.gateway.wheel
+        self.deadline = wheel.now + seconds
         if self.deadline < self.visit:
-            self.gateway.wheel.watch(self)
+            wheel.watch(self)
 
     def expire(self, now: float) -> None:
         """Act on a passed deadline according to what the client was to do."""
@@ -326,8 +325,6 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = exchange
         self._state = _BUSY
         self.deadline = NEVER
-        if not self.active:
-            self.gateway.activated(self)
 
     # -- the body -----------------------------------------------------------------------------------------------------
 
@@ -475,7 +472,6 @@ class ClientConnection(asyncio.Protocol):
             return
         self._state = _IDLE
         self.arm(self.gateway.timeouts.keepalive)
-        self.gateway.rested(self)
         if self._buffer:
             if not self._write_paused:
                 self._loop.call_soon(self._next)

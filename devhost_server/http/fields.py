@@ -7,6 +7,7 @@ by the spelling that came, so that a name is checked and lowered once per proces
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -32,32 +33,32 @@ _GUARDED: Final = frozenset(
 )  # fmt: skip
 
 
-class Names(Generic[T]):
+class Names(dict[bytes, "T | None"], Generic[T]):
     """Field names of one direction, by spelling, each with its meaning; None means: passed on unread.
 
-    `meanings` is keyed by lower-case name, `malformed` is the meaning of what is not a token, and `fallback` may give a
-    meaning to a lower-case name that the mapping does not hold.
+    A spelling that is met for the first time is checked, looked up in `meanings` (keyed by lower-case name) and
+    remembered. `malformed` is the meaning of what is not a token; `fallback` may give a meaning to a lower-case name
+    that `meanings` does not hold.
     """
 
-    __slots__ = ("_fallback", "_malformed", "_meanings", "seen")
+    __slots__ = ("_fallback", "_malformed", "_meanings")
 
     def __init__(
         self, meanings: Mapping[bytes, T | None], malformed: T, fallback: Callable[[bytes], T | None] = lambda _: None
     ) -> None:
+        super().__init__()
         self._meanings = meanings
         self._malformed = malformed
         self._fallback = fallback
-        self.seen: dict[bytes, T | None] = {}
 
-    def learn(self, spelling: bytes) -> T | None:
-        """Give the meaning of a spelling that is not in `seen`, and remember it."""
+    def __missing__(self, spelling: bytes) -> T | None:
         if TOKEN.fullmatch(spelling) is None:
             return self._malformed
         name = spelling.lower()
         meaning = self._meanings[name] if name in self._meanings else self._fallback(name)
-        if len(self.seen) >= _SPELLINGS:
-            self.seen.clear()
-        self.seen[spelling] = meaning
+        if len(self) >= _SPELLINGS:
+            self.clear()
+        self[spelling] = meaning
         return meaning
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
@@ -75,7 +76,16 @@ def split_block(block: bytes) -> list[bytes] | None:
     if block.translate(None, VALUE_BYTES) != CRLF * (len(lines) - 1):
         return None
     del lines[0]
+    if b"  " in block or b"\t" in block or b" \r\n" in block or block.endswith(b" "):
+        return [_trimmed(line) for line in lines]
     return lines
+
+
+def _trimmed(line: bytes) -> bytes:
+    """Give a line without the blanks around its value (RFC 9112 §5.1), as two readers could take them differently."""
+    name, colon, value = line.partition(b":")
+    bare = value.strip(b" \t")
+    return line if not colon or value in (bare, b" " + bare) else name + b": " + bare
 
 
 def join_block(lines: list[bytes]) -> bytes:
@@ -88,9 +98,10 @@ def without(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
-def tokens(value: bytes) -> list[bytes]:
+@lru_cache(maxsize=512)
+def tokens(value: bytes) -> tuple[bytes, ...]:
     """Split a comma-separated list into lower-case elements; empty ones are ignored (RFC 9110 §5.6.1)."""
-    return [token for token in (part.strip(b" \t").lower() for part in value.split(b",")) if token]
+    return tuple(token for token in (part.strip(b" \t").lower() for part in value.split(b",")) if token)
 
 
 def parse_length(value: bytes) -> int | None:

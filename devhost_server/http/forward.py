@@ -5,6 +5,7 @@ their order; what the gateway vouches for is added behind them.
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -12,11 +13,13 @@ from urllib.parse import unquote_to_bytes
 from devhost_server.http.fields import tokens
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.response_head import ResponseHead
-from devhost_server.routing import remove_dot_segments
 
 # How often the name of any devhost may stand in Via before a request counts as looping: chains of gateways are real,
 # but short. Our own instance may not stand there once.
 _HOPS_MAX: Final = 8
+
+# A dot segment as any server may see one: behind a backslash, or with parameters (RFC 3986 §3.3).
+_CLIMBS: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|\Z)")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -93,8 +96,7 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
     if not (prefix or base) or target == b"*":
         return target
     path, mark, query = target.partition(b"?")
-    decoded = unquote_to_bytes(path)
-    if remove_dot_segments(decoded) != decoded:
+    if _CLIMBS.search(unquote_to_bytes(path)):
         return None
     if prefix:
         if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in (b"", b"/"):
@@ -120,17 +122,23 @@ def request_head(
     `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
     gateway in Via, which is how a loop is noticed.
     """
-    block = fields.forward if host_line is None else _with_host(fields, host_line)
-    forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
-    return b"%b %b HTTP/1.1%b%b\r\nX-Request-ID: %b\r\nVia: 1.%d devhost (%b)%b\r\n\r\n" % (
-        method,
-        target,
-        block,
-        forwarded,
-        request_id,
-        0 if old else 1,
-        instance,
-        _hop_lines(fields, old=old),
+    return b"".join(
+        (
+            method,
+            b" ",
+            target,
+            b" HTTP/1.1",
+            fields.forward if host_line is None else _with_host(fields, host_line),
+            _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host,
+            b"\r\nX-Request-ID: ",
+            request_id,
+            b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost (",
+            instance,
+            b")",
+            # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades. It has no chunks either.
+            b"" if old else fields.hop,
+            b"\r\n\r\n",
+        )
     )
 
 
@@ -149,31 +157,19 @@ def _forwarded_lines(fields: RequestFields, peer: Peer, host: bytes) -> bytes:
     )
 
 
-def _hop_lines(fields: RequestFields, *, old: bool) -> bytes:
-    """Give the lines that belong to our hop to the target: framing, expectation, upgrade, trailers."""
-    lines = b""
-    if fields.chunked:
-        lines += b"\r\nTransfer-Encoding: chunked"
-    if old:
-        return lines  # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades
-    if fields.expect_continue and fields.has_body:
-        lines += b"\r\nExpect: 100-continue"
-    if fields.upgrade is not None:
-        options = b"Upgrade, TE" if fields.trailers_welcome else b"Upgrade"
-        lines += b"\r\nConnection: " + options + b"\r\nUpgrade: " + fields.upgrade
-    elif fields.trailers_welcome:
-        lines += b"\r\nConnection: TE"
-    return lines + b"\r\nTE: trailers" if fields.trailers_welcome else lines
-
-
 def response_head(head: ResponseHead, request_id: bytes, framing: bytes) -> bytes:
     """Build the head of a final response, empty line included; `framing` holds the lines of the client's hop."""
-    return b"HTTP/1.1 %b%b\r\nX-Request-ID: %b\r\nVia: 1.%d devhost%b\r\n\r\n" % (
-        head.line,
-        head.forward,
-        request_id,
-        0 if head.old else 1,
-        framing,
+    return b"".join(
+        (
+            b"HTTP/1.1 ",
+            head.line,
+            head.forward,
+            b"\r\nX-Request-ID: ",
+            request_id,
+            b"\r\nVia: 1.0 devhost" if head.old else b"\r\nVia: 1.1 devhost",
+            framing,
+            b"\r\n\r\n",
+        )
     )
 
 

@@ -56,7 +56,7 @@ class RequestFields:
     """What the field section of a request says; read-only once built, several requests may share it.
 
     `forward` is the block that is passed on; `head_room` and `tail_room` are its parts before and behind the Host
-    line, for when the upstream is given another Host.
+    line, for when the upstream is given another Host. `hop` holds the lines of our own hop to the target.
     """
 
     lines: list[bytes]
@@ -65,6 +65,7 @@ class RequestFields:
     forward: bytes = b""
     head_room: bytes = b""
     tail_room: bytes = b""
+    hop: bytes = b""
     host: bytes | None = None
     host_at: int = 0
     length: int | None = None
@@ -321,10 +322,10 @@ def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> Reques
     if lines is None:
         return _BAD_BYTES
     fields = RequestFields(lines)
-    kept, seen = fields.kept, _NAMES.seen
+    kept = fields.kept
     for line in lines:
         name, colon, value = line.partition(b":")
-        take = seen[name] if name in seen else _NAMES.learn(name)
+        take = _NAMES[name]
         if not colon:
             return _NO_COLON
         if take is None:
@@ -352,12 +353,26 @@ def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
             return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
         if not set(protocols) - {b"h2c", b"h2"}:
             fields.upgrade = None  # RFC 9110 §7.8: an upgrade may be ignored; the request is served as it stands
+    fields.hop = _hop_lines(fields)
     at = fields.host_at
     behind = at if fields.host is None else at + 1
     fields.head_room = join_block(fields.kept[:at])
     fields.tail_room = join_block(fields.kept[behind:])
     fields.forward = join_block(fields.kept)
     return fields
+
+
+def _hop_lines(fields: RequestFields) -> bytes:
+    """Give the lines that belong to our hop to the target: framing, expectation, upgrade, trailers."""
+    lines = b"\r\nTransfer-Encoding: chunked" if fields.chunked else b""
+    if fields.expect_continue and fields.has_body:
+        lines += b"\r\nExpect: 100-continue"
+    if fields.upgrade is not None:
+        options = b"Upgrade, TE" if fields.trailers_welcome else b"Upgrade"
+        lines += b"\r\nConnection: " + options + b"\r\nUpgrade: " + fields.upgrade
+    elif fields.trailers_welcome:
+        lines += b"\r\nConnection: TE"
+    return lines + b"\r\nTE: trailers" if fields.trailers_welcome else lines
 
 
 def _apply_connection(fields: RequestFields) -> None:

@@ -4,7 +4,7 @@ An answer that two readers could read differently becomes a 502 and its connecti
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from devhost_server.failures import UPSTREAM_CODING, UPSTREAM_PROTOCOL, Fault
@@ -28,26 +28,41 @@ _BAD_CODING: Final = UPSTREAM_CODING("Transfer-Encoding of the answer is not `ch
 _OLD_CODING: Final = UPSTREAM_CODING("The answer is HTTP/1.0 and has a Transfer-Encoding (RFC 9112 §6.1).")
 
 
-@dataclass(slots=True, eq=False)
 class ResponseHead:
     """The head of one response. `line` is status and reason as sent; `forward` is the block that is passed on."""
 
-    status: int
-    line: bytes
-    old: bool  # HTTP/1.0
-    kept: list[bytes] = field(default_factory=list)
-    nominated: list[bytes] = field(default_factory=list)
-    forward: bytes = b""
-    length: int | None = None
-    chunked: bool = False
-    close: bool = False
-    upgrade: bytes | None = None
-    websocket_accept: bytes | None = None
+    __slots__ = (
+        "chunked",
+        "close",
+        "forward",
+        "length",
+        "line",
+        "nominated",
+        "old",
+        "status",
+        "upgrade",
+        "websocket_accept",
+    )
+
+    def __init__(self, status: int, line: bytes, *, old: bool) -> None:
+        self.status = status
+        self.line = line
+        self.old = old  # HTTP/1.0
+        self.forward = b""
+        self.length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.nominated: tuple[bytes, ...] = ()
+        self.upgrade: bytes | None = None
+        self.websocket_accept: bytes | None = None
 
     def allows_body(self, method: bytes) -> bool:
         """Whether content follows this head as the answer to `method` (RFC 9112 §6.3 items 1 and 2)."""
         return method != b"HEAD" and self.status not in (204, 304) and self.status >= 200
 
+
+# What nearly every answer says, and what names no field.
+_PLAIN_OPTIONS: Final = ((b"keep-alive",), (b"close",))
 
 _Take = Callable[[ResponseHead, bytes], "bool | Fault"]
 
@@ -106,8 +121,12 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
 _NAMES: Final[Names[_Take]] = Names(_TAKES, _malformed)
 
 
-def parse_status_line(line: bytes) -> ResponseHead | Fault:
-    """Begin a head from its status line (RFC 9112 §4); a missing reason is tolerated with or without its blank."""
+@lru_cache(maxsize=512)
+def parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
+    """Give (status, status and reason as sent, whether it is HTTP/1.0) of a status line, or why it is refused.
+
+    RFC 9112 §4. A missing reason is tolerated with or without its blank.
+    """
     version, status = line[:9], line[9:12]
     if (
         version not in (b"HTTP/1.1 ", b"HTTP/1.0 ")
@@ -117,42 +136,46 @@ def parse_status_line(line: bytes) -> ResponseHead | Fault:
         or line.translate(None, VALUE_BYTES)
     ):
         return _BAD_LINE
-    return ResponseHead(int(status), line[9:], version == b"HTTP/1.0 ")
+    return int(status), line[9:], version == b"HTTP/1.0 "
 
 
 def parse_response(line: bytes, block: bytes) -> ResponseHead | Fault:
     """Analyse a response head, given its status line and its field block."""
-    head = parse_status_line(line)
-    if isinstance(head, Fault):
-        return head
+    begin = parse_status_line(line)
+    if isinstance(begin, Fault):
+        return begin
     lines = split_block(block)
     if lines is None:
         return _BAD_BYTES
-    kept, seen = head.kept, _NAMES.seen
-    for field_line in lines:
-        name, colon, value = field_line.partition(b":")
-        take = seen[name] if name in seen else _NAMES.learn(name)
+    head = ResponseHead(begin[0], begin[1], old=begin[2])
+    kept = []
+    for field in lines:
+        name, colon, value = field.partition(b":")
+        take = _NAMES[name]
         if not colon:
             return _BAD_FIELD
         if take is None:
-            kept.append(field_line)
+            kept.append(field)
             continue
         verdict = take(head, value.strip(b" \t"))
         if verdict is True:
-            kept.append(field_line)
+            kept.append(field)
         elif verdict is not False:
             return verdict
+    if head.nominated or head.old:
+        kept = _apply_connection(head, kept)
     if head.chunked and head.length is not None:
         return _BAD_FRAMING
-    _apply_connection(head)
-    head.forward = join_block(head.kept)
+    if head.chunked and head.status in (204, 304):
+        head.chunked = False  # no content, whatever is said about its framing (RFC 9112 §6.1)
+    head.forward = join_block(kept)
     return head
 
 
-def _apply_connection(head: ResponseHead) -> None:
-    options = frozenset(head.nominated)
+def _apply_connection(head: ResponseHead, kept: list[bytes]) -> list[bytes]:
+    """Act on the Connection options; give the lines that are left."""
+    options = head.nominated
     # RFC 9112 §9.3: HTTP/1.1 persists unless it says close, HTTP/1.0 only if it says keep-alive.
     head.close = b"close" in options or (head.old and b"keep-alive" not in options)
-    doomed = _NAMES.nominated(options)
-    if doomed:
-        head.kept = without(head.kept, doomed)
+    doomed = _NAMES.nominated(options) if options not in _PLAIN_OPTIONS else None
+    return without(kept, doomed) if doomed else kept

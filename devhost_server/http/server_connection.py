@@ -41,8 +41,6 @@ _RESCUE_BYTES: Final = 256 * 1024
 _IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
 _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
 
-_SURPLUS: Final = "more bytes than the answer had"
-
 
 class ServerConnection(asyncio.Protocol):
     """One connection to a target. `deadline` and `visit` belong to the wheel (see `devhost_server.deadlines`)."""
@@ -61,6 +59,7 @@ class ServerConnection(asyncio.Protocol):
         "exchange",
         "reusable",
         "served",
+        "surplus",
         "target",
         "transport",
         "visit",
@@ -73,6 +72,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.visit = NEVER
         self.reusable = True
+        self.surplus = False  # there were more bytes than its answer had
         self.served = 0  # requests begun on it
         self._wheel = wheel
         self._state = _IDLE
@@ -209,7 +209,7 @@ class ServerConnection(asyncio.Protocol):
     # -- deadlines ----------------------------------------------------------------------------------------------------
 
     def _arm(self, seconds: float) -> None:
-        self.deadline = self._wheel.clock() + seconds
+        self.deadline = self._wheel.now + seconds
         if self.deadline < self.visit:
             self._wheel.watch(self)
 
@@ -379,6 +379,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _DONE
         self.deadline = NEVER
         if surplus:
+            self.surplus = True
             self.reusable = False
 
     @property

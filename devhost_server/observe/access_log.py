@@ -78,8 +78,10 @@ class AccessLog:
         self.reopen()
 
     def reopen(self) -> None:
-        """Write what is held, then open the destination anew (after a rotation). A file that cannot be opened is
-        noted by the lines it loses; the old one stays in use if there is one."""
+        """Write what is held, then open the destination anew (after a rotation).
+
+        Where that fails, the old one stays in use; where there is none, the lines that are lost are counted.
+        """
         if self._destination is None:
             return
         self.flush()
@@ -113,7 +115,7 @@ class AccessLog:
             x.client_address,
             quoted(x.method),
             self._hosts[x.host],
-            quoted(x.target_path if b"=" not in x.target_path else without_secrets(x.target_path)),
+            quoted(without_secrets(x.target_path)),
             b"HTTP/1.0" if x.old else b"HTTP/1.1",
             x.status,
             b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"',
