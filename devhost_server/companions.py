@@ -13,24 +13,47 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from devhost_server.arbiter import forget_foreign
+
 _log = logging.getLogger("devhost_server.master")
 
-_FIRST_DELAY: Final = 0.1  # seconds before a dead companion is forked again; doubled each time it dies young
+_FIRST_DELAY: Final = 0.2  # seconds before what died young is started again; doubled each time that it does so again
 _LONGEST_DELAY: Final = 10.0
 _YOUNG: Final = 5.0  # seconds
 
+# Held back around a fork: a child still has its master's handlers, which would put the signal into a queue that nobody
+# reads. It lets them through with `release_signals` once it has handlers of its own.
+_HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def hold_signals() -> None:
+    """Let signals wait."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def release_signals() -> None:
+    """Let signals through, and those that have waited."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
 
 class Backoff:
-    """How long to wait before something that keeps dying is started again. The clock is passed in, in seconds."""
+    """How long to wait before something that keeps dying is started again. The clock is passed in, in seconds.
 
-    def __init__(self) -> None:
-        self._delay = _FIRST_DELAY
+    What dies older than `young` is started again at once.
+    """
+
+    def __init__(self, young: float = _YOUNG) -> None:
+        self._young = young
+        self._delay = _FIRST_DELAY / 2
         self.due = 0.0
 
     def died(self, now: float, age: float) -> None:
-        """Note a death at the age of `age` seconds."""
-        self._delay = _FIRST_DELAY if age > _YOUNG else min(self._delay * 2, _LONGEST_DELAY)
-        self.due = now + self._delay
+        """Note a death at the age of `age` seconds, or (as 0) that it could not even be started."""
+        if age > self._young:
+            self._delay, self.due = _FIRST_DELAY / 2, now
+        else:
+            self._delay = min(self._delay * 2, _LONGEST_DELAY)
+            self.due = now + self._delay
 
 
 class Companion:
@@ -48,9 +71,17 @@ class Companion:
         return f"<Companion {self.name} pid={self.pid}>"
 
     def keep(self) -> None:
-        """Fork it if it is not there and its time has come."""
-        if not self.pid and not self._stopping and time.monotonic() >= self._backoff.due:
+        """Fork it if it is not there and its time has come; if that fails, its time comes again."""
+        if self.pid or self._stopping or time.monotonic() < self._backoff.due:
+            return
+        hold_signals()
+        try:
             self._fork()
+        except OSError as error:
+            _log.error("the %s process cannot be started: %s", self.name, error.strerror)  # noqa: TRY400 -- a sentence
+            self._backoff.died(time.monotonic(), 0.0)
+        finally:
+            release_signals()
 
     def _fork(self) -> None:
         self._born = time.monotonic()
@@ -64,6 +95,8 @@ class Companion:
                 signal.signal(number, signal.SIG_DFL)
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
                 signal.signal(number, signal.SIG_IGN)
+            release_signals()
+            forget_foreign()
             gc.unfreeze()
             self._run()
             status = 0

@@ -45,13 +45,14 @@ class Wheel:
             return
         self.forget(item)
         tick = max(int(item.deadline / TICK), self._last) + 1
-        item.visit = tick * TICK
+        # A little before the visit itself: a deadline that falls into the same tick need not be watched anew.
+        item.visit = (tick - 1) * TICK
         self._slots.setdefault(tick, set()).add(item)
 
     def forget(self, item: Timed) -> None:
         """Stop visiting `item`, so that nothing keeps a closed connection in memory."""
         if item.visit != NEVER:
-            slot = self._slots.get(round(item.visit / TICK))
+            slot = self._slots.get(round(item.visit / TICK) + 1)
             if slot is not None:
                 slot.discard(item)
             item.visit = NEVER

@@ -199,9 +199,9 @@ class Exchange:
         """Send head and body, as far as it has come, on `connection`; what follows goes there directly."""
         connection.begin(self, head)
         self.connection = connection
-        if self.fields is None or not self.fields.has_body:
-            return
-        for piece in self.body or ():
+        if self.body is None:
+            return  # there is none
+        for piece in self.body:
             connection.send_body(piece)
         if self.body_size > REPLAY_LIMIT:
             self.body = None

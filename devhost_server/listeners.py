@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from typing import Final
 
 from devhost_server.options import Bind
@@ -26,6 +27,30 @@ def listen(bind: Bind) -> socket.socket:
         raise ListenError(_explain(bind, error)) from None
     listener.setblocking(False)
     return listener
+
+
+def listen_all(binds: Iterable[Bind]) -> list[socket.socket]:
+    """Listen on every address or, if one cannot be had, on none. Raises `ListenError`."""
+    listeners: list[socket.socket] = []
+    try:
+        for bind in binds:
+            listeners.append(listen(bind))  # noqa: PERF401 -- those made so far are given up if one fails
+    except ListenError:
+        for listener in listeners:
+            give_up(listener)
+        raise
+    return listeners
+
+
+def give_up(listener: socket.socket) -> None:
+    """Close a listener for good; the path of a unix socket is removed. For the master alone: its children `close`."""
+    if listener.fileno() < 0:
+        return
+    name = listener.getsockname()
+    listener.close()
+    if isinstance(name, str):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
 
 
 def _tcp(bind: Bind) -> socket.socket:

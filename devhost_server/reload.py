@@ -4,6 +4,7 @@ Nothing of a configuration that has an error is ever published. A worker that ca
 master publish the old configuration again: after a failed reload everybody serves what was served before.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Board, RouteCell, Scoreboard, Slot, TargetCell, WorkerState
 from devhost_server.snapshot import UNROUTED, Document, target_key
 from devhost_server.snapshot import Blocks as BlockNumbers
+
+_log = logging.getLogger("devhost_server.master")
 
 # A worker notices a new generation within a tick and builds thousands of routes in well under a second. One that has
 # not confirmed by now hangs, and the heartbeat will find it.
@@ -104,6 +107,10 @@ class Reloader:
             errors = tuple(map(str, error.problems))
         except BlocksFullError as error:
             errors = (str(error),)
+        except Exception as error:
+            # Whatever is wrong with a file or with our reading of it, it must not end a master that serves.
+            _log.exception("the configuration could not be read")
+            errors = (f"the configuration could not be read ({type(error).__name__}); see the log of the master",)
         self._finish("failed", errors, served, time.monotonic() - began, trigger)
         return errors
 
@@ -112,7 +119,7 @@ class Reloader:
         pending = self._pending
         if pending is None:
             return None
-        rows = [row for row in self._scoreboard.rows() if row[Slot.STATE] in (WorkerState.READY, WorkerState.DRAINING)]
+        rows = [row for row in self._scoreboard.rows() if _serves(row)]
         rejected = [row[Slot.PID] for row in rows if row[Slot.REJECTED] == pending.generation]
         waiting = [row[Slot.PID] for row in rows if row[Slot.GENERATION] != pending.generation]
         late = now - pending.began > _PATIENCE
@@ -178,3 +185,9 @@ class Reloader:
 
     def _target_is_quiet(self, block: int) -> bool:
         return not self._scoreboard.total(self._scoreboard.target_at(block) + TargetCell.ACTIVE)
+
+
+def _serves(row: memoryview) -> bool:
+    """Tell whether the worker of a row may be serving. One that has nothing to serve yet begins with the latest."""
+    state = row[Slot.STATE]
+    return state in (WorkerState.READY, WorkerState.DRAINING) or (state == WorkerState.BOOTING and row[Slot.GENERATION])

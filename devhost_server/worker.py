@@ -25,15 +25,19 @@ import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
 
+from devhost_server.arbiter import forget_foreign
+from devhost_server.companions import hold_signals, release_signals
 from devhost_server.deadlines import TICK, Wheel
 from devhost_server.drain import Spread
 from devhost_server.gateway import Gateway
 from devhost_server.http.client_connection import ClientConnection
+from devhost_server.observe import logs
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.publication import Document as Published
 from devhost_server.observe.scoreboard import Board, Scoreboard, Slot, WorkerState
 from devhost_server.snapshot import Builder, Document, Snapshot
+from devhost_server.upstream.upstream import Upstream
 
 _log = logging.getLogger("devhost_server.worker")
 
@@ -99,13 +103,14 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._reloading: asyncio.Task[None] | None = None
         self._reopened = 0
         self._title = ""
+        self._retired: list[Upstream] = []  # gone from the configuration, with exchanges still in flight
 
     # -- the process --------------------------------------------------------------------------------------------------
 
     def init_signals(self) -> None:
         """Let the loop handle what the master sends; a terminal's Ctrl-C reaches the whole group, and is its business.
 
-        Until the loop runs, TERM and QUIT end the process as they always do.
+        The master has held signals back for the fork; TERM and QUIT go on waiting until the loop can handle them.
         """
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -119,23 +124,25 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     def run(self) -> None:
         """Serve until told to stop."""
         _die_with_parent(self.ppid)
+        forget_foreign()
         gc.set_threshold(*_GC_THRESHOLDS)
         scoreboard, publication = self.app.scoreboard, self.app.publication
-        row = scoreboard.row(self.slot)
-        row[Slot.PID], row[Slot.STARTED_AT] = os.getpid(), time.time_ns() // 1000
-        row[Slot.STATE] = WorkerState.BOOTING
+        self._row = scoreboard.row(self.slot)
+        self._row[Slot.PID], self._row[Slot.STARTED_AT] = os.getpid(), time.time_ns() // 1000
+        self._enter(WorkerState.BOOTING)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve(scoreboard, publication))
         sys.exit(0)
+
+    def _enter(self, state: WorkerState) -> None:
+        self._row[Slot.STATE] = state
+        self._show_title()
 
     async def _serve(self, scoreboard: Scoreboard, publication: Publication) -> None:
         loop = asyncio.get_running_loop()
         self._board = scoreboard.board
         self._publication = publication
-        self._row = scoreboard.row(self.slot)
         self._stop = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGQUIT, self._leave_now)
         self._wheel = Wheel(loop.time)
         self._builder = Builder(scoreboard, self.slot, self._wheel)
         self._reopened = self._board[Board.REOPEN_LOGS]
@@ -143,6 +150,11 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
         self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel)
         self._gateway.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
+        while self._board[Board.GENERATION] not in (self._row[Slot.GENERATION], self._row[Slot.REJECTED]):
+            await self._reload()  # published while the one before was being built: whoever is new begins with the latest
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGQUIT, self._leave_now)
+        release_signals()
         config = uvicorn.Config(
             cast("Any", self._gateway),
             http=ClientConnection,
@@ -158,13 +170,14 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         try:
             await GatewayServer(config, self).serve(sockets=[listener_of(sock) for sock in self.sockets])
         finally:
+            hold_signals()  # without a loop, one that comes now would make this end look like a violent one
             ticking.cancel()
             self._gateway.write_gauges()
             self._gateway.log.close()
 
     async def serving(self) -> None:
         """Be ready until the master says to stop."""
-        self._row[Slot.STATE] = WorkerState.READY
+        self._enter(WorkerState.READY)
         await self._stop.wait()
 
     async def _read_document(self) -> Document:
@@ -176,6 +189,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def _leave_now(self) -> None:
         """Stop without waiting for anything: what is in flight is cut."""
+        self._gateway.begin_drain()
         self._gateway.cut_everything()
         self._gateway.log.close()
         os._exit(0)
@@ -210,10 +224,11 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     def _each_second(self) -> None:
         self.notify()
         self._gateway.write_connections()
-        for upstream in self._gateway.snapshot.upstreams.values():
-            upstream.trim()
+        for upstream in (*self._gateway.snapshot.upstreams.values(), *self._retired):
+            upstream.each_second()
+        self._retired = [upstream for upstream in self._retired if not upstream.quiet]
         state = WorkerState(self._row[Slot.STATE]).name.lower()
-        title = f"devhost-server: worker {self.slot} {state} {len(self._gateway.connections)} connections"
+        title = f"devhost-server: worker {self.slot} {state} {self._row[Slot.CONNECTIONS]} connections"
         if title != self._title:
             self._title = title
             setproctitle.setproctitle(title)
@@ -241,30 +256,40 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         if snapshot.settings.log.access != previous.settings.log.access:
             self._gateway.log.close()
             self._gateway.log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+        if snapshot.settings.log != previous.settings.log:
+            logs.configure(snapshot.settings.log)
         self._gateway.serve(snapshot)
         for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 upstream.retire()
+                self._retired.append(upstream)
 
     # -- the drain ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Let what is in flight finish, tell WebSockets to go, and cut what remains at the deadline."""
-        gateway, row = self._gateway, self._row
-        row[Slot.STATE] = WorkerState.DRAINING
+        gateway = self._gateway
+        self._enter(WorkerState.DRAINING)
         began = time.monotonic()
-        until = self._board[Board.DRAIN_UNTIL] / 1e6
-        if not until:  # this worker alone is to go
-            until = began + gateway.snapshot.settings.server.drain.timeout
-        spread = Spread(len(gateway.tunnels), until - began)
+        spread = Spread(len(gateway.tunnels), self._drain_until(began) - began)
         gateway.begin_drain()
-        while not gateway.idle and not self._board[Board.CUT_NOW] and time.monotonic() < until:
+        while not gateway.idle and not self._board[Board.CUT_NOW] and time.monotonic() < self._drain_until(began):
             gateway.close_websockets(spread.due(time.monotonic() - began))
             await asyncio.sleep(TICK)
         gateway.cut_everything()
         last = time.monotonic() + _LAST_WORDS_SECONDS
         while not gateway.idle and time.monotonic() < last:
             await asyncio.sleep(TICK)
+
+    def _drain_until(self, began: float) -> float:
+        """Give the end of a drain that began then, on the monotonic clock in seconds.
+
+        The whole gateway's deadline or, while this worker alone is to go, one of its own; that it was to go already
+        gives it no more time when the gateway stops too.
+        """
+        own = began + self._gateway.snapshot.settings.server.drain.timeout
+        common = self._board[Board.DRAIN_UNTIL] / 1e6
+        return common or own
 
 
 def listener_of(listener: Any) -> socket.socket:

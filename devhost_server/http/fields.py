@@ -1,8 +1,8 @@
 """Field sections: the byte rules that requests, responses and trailers share.
 
 A *block* is what follows the first line of a head: each field line led by CRLF, without the empty line at the end.
-A block is checked in one pass over its bytes; then each line's name decides what is done with it. Names are looked up
-by the spelling that came, so that a name is checked and lowered once per process and not once per request.
+Most lines of most heads are the same bytes as in the head before: what a line means is worked out once, when it is
+first met, and remembered by the whole line.
 """
 
 import re
@@ -14,18 +14,22 @@ T = TypeVar("T")
 
 CRLF: Final = b"\r\n"
 
-# RFC 9110 §5.5: visible characters, obs-text, blank and tab. What is left of a block without these are its CRLFs.
+# RFC 9110 §5.5: visible characters, obs-text, blank and tab. What is left of a line without these may not be there.
 VALUE_BYTES: Final = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # A length of more digits than this does not fit 63 bits.
 _LENGTH_DIGITS: Final = 18
-# Spellings remembered per direction; the bound keeps a client that invents names from growing a worker.
-_SPELLINGS: Final = 4096
+# Lines and names remembered per direction, and the longest line that is: together under a megabyte, whatever clients
+# invent. Past the bound everything is forgotten, and the few lines that matter are learnt again.
+_REMEMBERED: Final = 2048
+_REMEMBERED_LENGTH: Final = 256
 
 # RFC 9110 §7.6.1 and §11.7. `Proxy` is no field at all, but becomes $HTTP_PROXY in a CGI world (httpoxy).
 HOP_BY_HOP: Final = frozenset(
     (b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"http2-settings", b"proxy")
 )
+# What is not kept in memory longer than it is needed.
+_SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"proxy-authorization"))
 # End-to-end by nature: a Connection line may not take these away (RFC 9110 §7.6.1, last paragraph).
 _GUARDED: Final = frozenset(
     (b"authorization", b"cookie", b"set-cookie", b"content-type", b"content-encoding", b"content-range", b"range",
@@ -33,59 +37,67 @@ _GUARDED: Final = frozenset(
 )  # fmt: skip
 
 
-class Names(dict[bytes, "T | None"], Generic[T]):
-    """Field names of one direction, by spelling, each with its meaning; None means: passed on unread.
+class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
+    """What field lines of one direction mean, by the line as it came.
 
-    A spelling that is met for the first time is checked, looked up in `meanings` (keyed by lower-case name) and
-    remembered. `malformed` is the meaning of what is not a token; `fallback` may give a meaning to a lower-case name
-    that `meanings` does not hold.
+    A plain line means the bytes that are passed on (without blanks around the value). A line that the gateway acts on
+    means its `take`, its value, and the bytes that would be passed on. `takes` is keyed by lower-case name (None:
+    plain); `fallback` may give a take for a name that it does not hold; `malformed` takes what is no field line.
     """
 
-    __slots__ = ("_fallback", "_malformed", "_meanings")
+    __slots__ = ("_fallback", "_malformed", "_names", "_takes")
 
     def __init__(
-        self, meanings: Mapping[bytes, T | None], malformed: T, fallback: Callable[[bytes], T | None] = lambda _: None
+        self, takes: Mapping[bytes, T | None], malformed: T, fallback: Callable[[bytes], T | None] = lambda _: None
     ) -> None:
         super().__init__()
-        self._meanings = meanings
+        self._takes = takes
         self._malformed = malformed
         self._fallback = fallback
+        self._names: dict[bytes, T | None] = {}
 
-    def __missing__(self, spelling: bytes) -> T | None:
+    def __missing__(self, line: bytes) -> bytes | tuple[T, bytes, bytes]:
+        meaning = self._work_out(line)
+        if len(line) <= _REMEMBERED_LENGTH and line.partition(b":")[0].lower() not in _SECRET:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[line] = meaning
+        return meaning
+
+    def _work_out(self, line: bytes) -> bytes | tuple[T, bytes, bytes]:
+        name, colon, value = line.partition(b":")
+        if not colon or line.translate(None, VALUE_BYTES):
+            return self._malformed, line, line
+        try:
+            take = self._names[name]
+        except KeyError:
+            take = self._learn(name)
+        bare = value.strip(b" \t")
+        # RFC 9112 §5.1: blanks around a value are no part of it; two readers could take odd ones differently.
+        passed_on = line if value in (bare, b" " + bare) else name + b": " + bare
+        return passed_on if take is None else (take, bare, passed_on)
+
+    def _learn(self, spelling: bytes) -> T | None:
+        """Classify a spelling of a name and remember it."""
         if TOKEN.fullmatch(spelling) is None:
             return self._malformed
         name = spelling.lower()
-        meaning = self._meanings[name] if name in self._meanings else self._fallback(name)
-        if len(self) >= _SPELLINGS:
-            self.clear()
-        self[spelling] = meaning
-        return meaning
+        take = self._takes[name] if name in self._takes else self._fallback(name)
+        if len(self._names) >= _REMEMBERED:
+            self._names.clear()
+        self._names[spelling] = take
+        return take
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
         """Give the fields that these Connection options take away: those that mean nothing to the gateway itself."""
-        return frozenset(name for name in options if name not in self._meanings) - _GUARDED
+        return frozenset(name for name in options if name not in self._takes) - _GUARDED
 
 
-def split_block(block: bytes) -> list[bytes] | None:
-    """Split a block into its lines; None if a byte is there that may not be.
-
-    Without the legal bytes exactly the CRLFs between the lines must be left. That excludes NUL and other controls and
-    every CR or LF that stands alone (RFC 9112 §2.2).
-    """
+def split_block(block: bytes) -> list[bytes]:
+    """Split a block into its lines; a CR or LF that stands alone stays in its line and is noticed there."""
     lines = block.split(CRLF)
-    if block.translate(None, VALUE_BYTES) != CRLF * (len(lines) - 1):
-        return None
     del lines[0]
-    if b"  " in block or b"\t" in block or b" \r\n" in block or block.endswith(b" "):
-        return [_trimmed(line) for line in lines]
     return lines
-
-
-def _trimmed(line: bytes) -> bytes:
-    """Give a line without the blanks around its value (RFC 9112 §5.1), as two readers could take them differently."""
-    name, colon, value = line.partition(b":")
-    bare = value.strip(b" \t")
-    return line if not colon or value in (bare, b" " + bare) else name + b": " + bare
 
 
 def join_block(lines: list[bytes]) -> bytes:
@@ -123,13 +135,10 @@ _TRAILER_BARRED: Final = (
 
 def filter_trailers(block: bytes) -> bytes | None:
     """Give the trailer lines of a block that may be passed on, as a block; None if the section is malformed."""
-    lines = split_block(block)
-    if lines is None:
-        return None
     kept = []
-    for line in lines:
+    for line in split_block(block):
         spelling, colon, _ = line.partition(b":")
-        if not colon or TOKEN.fullmatch(spelling) is None:
+        if not colon or TOKEN.fullmatch(spelling) is None or line.translate(None, VALUE_BYTES):
             return None
         name = spelling.lower().replace(b"_", b"-")
         if name not in _TRAILER_BARRED and not name.startswith(b"x-forwarded-"):

@@ -23,7 +23,8 @@ from devhost_server.http.fields import (
     CRLF,
     HOP_BY_HOP,
     TOKEN,
-    Names,
+    VALUE_BYTES,
+    Lines,
     join_block,
     parse_length,
     split_block,
@@ -85,6 +86,7 @@ class RequestFields:
     user_agent: bytes = b""
     referer: bytes = b""
     traceparent: bytes = b""
+    log_tail: bytes = b""  # kept here by the access log
 
     def get(self, name: bytes) -> bytes | None:
         """Give the value of the first field called `name` (lower-case), or None."""
@@ -269,8 +271,10 @@ def _drop(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
     return False
 
 
-def _malformed(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
-    return _BAD_NAME
+def _malformed(_: RequestFields, line: bytes, _trusted: bool) -> bool | Fault:
+    if line.translate(None, VALUE_BYTES):
+        return _BAD_BYTES
+    return _BAD_NAME if b":" in line else _NO_COLON
 
 
 _TAKES: Final[dict[bytes, _Take | None]] = {
@@ -309,7 +313,7 @@ def _take_unlisted(name: bytes) -> _Take | None:
     return None
 
 
-_NAMES: Final[Names[_Take]] = Names(_TAKES, _malformed, _take_unlisted)
+_LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed, _take_unlisted)
 
 
 def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> RequestFields | Fault:
@@ -318,22 +322,17 @@ def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> Reques
     `trusted` says whether the peer's forwarded fields and request id are believed and passed on. Otherwise they are
     dropped however they are spelt, so that nothing behind the gateway can be told a false address.
     """
-    lines = split_block(block)
-    if lines is None:
-        return _BAD_BYTES
-    fields = RequestFields(lines)
+    fields = RequestFields(split_block(block))
     kept = fields.kept
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        take = _NAMES[name]
-        if not colon:
-            return _NO_COLON
-        if take is None:
-            kept.append(line)
+    for line in fields.lines:
+        meaning = _LINES[line]
+        if isinstance(meaning, bytes):
+            kept.append(meaning)
             continue
-        verdict = take(fields, value.strip(b" \t"), trusted)
+        take, value, passed_on = meaning
+        verdict = take(fields, value, trusted)
         if verdict is True:
-            kept.append(line)
+            kept.append(passed_on)
         elif verdict is not False:
             return verdict
     return _complete(fields, method)
@@ -382,7 +381,7 @@ def _apply_connection(fields: RequestFields) -> None:
     fields.keep_alive = b"keep-alive" in options
     if b"upgrade" not in options:
         fields.upgrade = None
-    doomed = _NAMES.nominated(options)
+    doomed = _LINES.nominated(options)
     if doomed:
         before = len(without(fields.kept[: fields.host_at], doomed))
         fields.kept = without(fields.kept, doomed)
@@ -410,4 +409,5 @@ def first_flaw(partial: bytes) -> Fault | None:
     parsed = parse_request_line(line)
     if isinstance(parsed, Fault):
         return parsed
-    return _BAD_BYTES if split_block(whole[len(line) :]) is None else None
+    stray = any(field.translate(None, VALUE_BYTES) for field in split_block(whole[len(line) :]))
+    return _BAD_BYTES if stray else None

@@ -11,7 +11,7 @@ from devhost_server.failures import UPSTREAM_CODING, UPSTREAM_PROTOCOL, Fault
 from devhost_server.http.fields import (
     HOP_BY_HOP,
     VALUE_BYTES,
-    Names,
+    Lines,
     join_block,
     parse_length,
     split_block,
@@ -20,8 +20,7 @@ from devhost_server.http.fields import (
 )
 
 _BAD_LINE: Final = UPSTREAM_PROTOCOL("The answer does not begin with an HTTP/1.1 status line.")
-_BAD_BYTES: Final = UPSTREAM_PROTOCOL("A header of the answer holds a control character, or a CR or LF on its own.")
-_BAD_FIELD: Final = UPSTREAM_PROTOCOL("A header of the answer is not a name, directly a colon, and a value.")
+_BAD_FIELD: Final = UPSTREAM_PROTOCOL("A header of the answer is not a name, directly a colon, and a clean value.")
 _BAD_LENGTH: Final = UPSTREAM_PROTOCOL("Content-Length of the answer is not one whole number, given once.")
 _BAD_FRAMING: Final = UPSTREAM_PROTOCOL("The answer has both Content-Length and Transfer-Encoding.")
 _BAD_CODING: Final = UPSTREAM_CODING("Transfer-Encoding of the answer is not `chunked`, given once.")
@@ -118,7 +117,7 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"trailer": None,
     b"via": None,
 }
-_NAMES: Final[Names[_Take]] = Names(_TAKES, _malformed)
+_LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed)
 
 
 @lru_cache(maxsize=512)
@@ -139,27 +138,22 @@ def parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
     return int(status), line[9:], version == b"HTTP/1.0 "
 
 
-def parse_response(line: bytes, block: bytes) -> ResponseHead | Fault:
+def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
     """Analyse a response head, given its status line and its field block."""
-    begin = parse_status_line(line)
+    begin = parse_status_line(status_line)
     if isinstance(begin, Fault):
         return begin
-    lines = split_block(block)
-    if lines is None:
-        return _BAD_BYTES
     head = ResponseHead(begin[0], begin[1], old=begin[2])
     kept = []
-    for field in lines:
-        name, colon, value = field.partition(b":")
-        take = _NAMES[name]
-        if not colon:
-            return _BAD_FIELD
-        if take is None:
-            kept.append(field)
+    for line in split_block(block):
+        meaning = _LINES[line]
+        if isinstance(meaning, bytes):
+            kept.append(meaning)
             continue
-        verdict = take(head, value.strip(b" \t"))
+        take, value, passed_on = meaning
+        verdict = take(head, value)
         if verdict is True:
-            kept.append(field)
+            kept.append(passed_on)
         elif verdict is not False:
             return verdict
     if head.nominated or head.old:
@@ -177,5 +171,5 @@ def _apply_connection(head: ResponseHead, kept: list[bytes]) -> list[bytes]:
     options = head.nominated
     # RFC 9112 §9.3: HTTP/1.1 persists unless it says close, HTTP/1.0 only if it says keep-alive.
     head.close = b"close" in options or (head.old and b"keep-alive" not in options)
-    doomed = _NAMES.nominated(options) if options not in _PLAIN_OPTIONS else None
+    doomed = _LINES.nominated(options) if options not in _PLAIN_OPTIONS else None
     return without(kept, doomed) if doomed else kept

@@ -312,7 +312,13 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._framing = _UNTIL_CLOSE
             self.reusable = False
-        pieces = self._decode(rest)
+        if self._framing == _LENGTH and len(rest) == self._left:
+            # Nearly every answer comes like this: head and body in one piece, and nothing behind.
+            self._state = _DONE
+            self.deadline = NEVER
+            pieces: list[bytes] | Fault = [rest] if rest else []
+        else:
+            pieces = self._decode(rest)
         if isinstance(pieces, Fault):
             self._fail(pieces)
             return

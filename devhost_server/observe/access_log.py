@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Printable ASCII without the two characters that JSON escapes.
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+# The same without what a target with a secret must have: the = of a parameter or the @ behind a user.
+_HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
 # What is called like a secret in a query is logged without its value, and a user in a URL not at all.
 _SECRET: Final = re.compile(
     rb"([?&;][^=&;]*(?:token|secret|passw|api_?key|signature|credential|auth)[^=&;]*=)[^&;#]+", re.IGNORECASE
@@ -51,7 +53,7 @@ def without_secrets(url: bytes) -> bytes:
 
 
 class _Memory(dict[bytes, bytes]):
-    """Quoted values that keep coming back, such as user agents; bounded."""
+    """Quoted values that keep coming back: methods, hosts, user agents; bounded."""
 
     def __missing__(self, raw: bytes) -> bytes:
         if len(self) >= _MEMORY:
@@ -71,8 +73,7 @@ class AccessLog:
         self._size = 0
         self._second = -1
         self._stamp = b""
-        self._agents = _Memory()
-        self._hosts = _Memory()
+        self._words = _Memory()
         self._sink: Sink | None = None
         self.enabled = destination is not None
         self.reopen()
@@ -101,21 +102,27 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        fields, target, route = x.fields, x.target, x.route
+        fields, target, route, path = x.fields, x.target, x.route, x.target_path
+        if fields is None:
+            tail = self._tail(b"", b"", b"")
+        else:
+            tail = fields.log_tail
+            if not tail:
+                # Requests that share their fields share this part of their lines, too.
+                tail = fields.log_tail = self._tail(fields.user_agent, fields.referer, fields.traceparent)
         line = (
             b'{"ts":"%b%03dZ","request_id":"%b","route":%b,"client":"%b","method":%b,"host":%b,"target":%b,'
             b'"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":%d,"duration_ms":%.3f,'
-            b'"upstream":%b,"target_addr":%b,"attempts":%d,"connect_ms":%b,"upstream_ms":%b,"worker":%b,'
-            b'"user_agent":%b,"referer":%b,"traceparent":%b}\n'
+            b'"upstream":%b,"target_addr":%b,"attempts":%d,"connect_ms":%b,"upstream_ms":%b,%b'
         ) % (
             self._stamp,
             int((now - second) * 1000),
             x.request_id,
             b"null" if route is None else route.log_name,
             x.client_address,
-            quoted(x.method),
-            self._hosts[x.host],
-            quoted(without_secrets(x.target_path)),
+            self._words[x.method],
+            self._words[x.host],
+            quoted(without_secrets(path)) if path.translate(None, _HARMLESS) else b'"' + path + b'"',
             b"HTTP/1.0" if x.old else b"HTTP/1.1",
             x.status,
             b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"',
@@ -127,15 +134,20 @@ class AccessLog:
             x.attempts,
             b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null",
             b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
-            self._worker,
-            b"null" if fields is None else self._agents[fields.user_agent],
-            b"null" if fields is None else self._agents[fields.referer],
-            b"null" if fields is None or not fields.traceparent else quoted(fields.traceparent),
+            tail,
         )
         self._lines.append(line)
         self._size += len(line)
         if self._size > _BATCH_BYTES:
             self.flush()
+
+    def _tail(self, user_agent: bytes, referer: bytes, traceparent: bytes) -> bytes:
+        return b'"worker":%b,"user_agent":%b,"referer":%b,"traceparent":%b}\n' % (
+            self._worker,
+            self._words[user_agent],
+            self._words[referer],
+            quoted(traceparent) if traceparent else b"null",
+        )
 
     def flush(self) -> None:
         """Write what has gathered; what the destination does not take now is held, up to a bound."""

@@ -69,6 +69,7 @@ class Target:
         self.row = row
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[tuple[bytes, int], int] = {}
+        self.active = 0  # connections that carry an exchange
         self.failing: Fault | None = None  # the last failure to connect, while no connection has succeeded since
         self._wheel = wheel
         parts = urlsplit(options.url)
@@ -96,9 +97,8 @@ class Target:
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
-            self.row[self.cell + TargetCell.IDLE] -= 1
             if not connection.transport.is_closing():
-                self.row[self.cell + TargetCell.ACTIVE] += 1
+                self.active += 1
                 return connection
         return None
 
@@ -110,7 +110,6 @@ class Target:
         waiter = Waiter(exchange)
         if fresh and self._open >= self.pool.max_connections and self._idle:
             stale, _ = self._idle.popitem()
-            self.row[self.cell + TargetCell.IDLE] -= 1
             stale.destroy()
             self._connect(waiter)
         elif self._open < self.pool.max_connections:
@@ -125,7 +124,7 @@ class Target:
 
     def release(self, connection: ServerConnection) -> None:
         """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed."""
-        self.row[self.cell + TargetCell.ACTIVE] -= 1
+        self.active -= 1
         if connection.detach() and not self._retired:
             self._offer(connection)
         else:
@@ -133,7 +132,7 @@ class Target:
 
     def surrender(self, connection: ServerConnection) -> None:
         """Let a connection leave for good, to become half of a tunnel: tunnels do not take up the pool's room."""
-        self.row[self.cell + TargetCell.ACTIVE] -= 1
+        self.active -= 1
         connection.exchange = None
         self._open -= 1
         self._connect_for_waiters()
@@ -141,9 +140,7 @@ class Target:
     def gone(self, connection: ServerConnection) -> None:
         """Note that a connection has been closed, by whichever side."""
         self._open -= 1
-        if connection in self._idle:
-            del self._idle[connection]
-            self.row[self.cell + TargetCell.IDLE] -= 1
+        self._idle.pop(connection, None)
         self._connect_for_waiters()
 
     def retire(self) -> None:
@@ -151,6 +148,13 @@ class Target:
         self._retired = True
         for connection in tuple(self._idle):
             connection.destroy()
+
+    def write_gauges(self) -> None:
+        """Put the state of the pool on the scoreboard."""
+        row, cell = self.row, self.cell
+        row[cell + TargetCell.ACTIVE] = self.active
+        row[cell + TargetCell.IDLE] = len(self._idle)
+        row[cell + TargetCell.CONNECTING] = len(self._connecting)
 
     def trim(self) -> None:
         """Close idle connections beyond `max_idle`, the longest unused first.
@@ -166,12 +170,11 @@ class Target:
         while self._waiters:
             exchange = self._waiters.popleft().leave()
             if exchange is not None:
-                self.row[self.cell + TargetCell.ACTIVE] += 1
+                self.active += 1
                 exchange.post(connection)
                 return
         connection.rest(self.pool.idle_expiry)
         self._idle[connection] = None
-        self.row[self.cell + TargetCell.IDLE] += 1
 
     def _full(self) -> Fault:
         return POOL_FULL(
@@ -192,7 +195,6 @@ class Target:
 
     def _connect(self, waiter: Waiter) -> None:
         self._open += 1
-        self.row[self.cell + TargetCell.CONNECTING] += 1
         task = asyncio.get_running_loop().create_task(self._make(waiter))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -205,10 +207,8 @@ class Target:
                 connection = await self._dial()
         except OSError as error:  # TimeoutError, gaierror and SSLError are among them
             self._open -= 1
-            self.row[self.cell + TargetCell.CONNECTING] -= 1
             self._failed(waiter, self._explain(error, time.monotonic() - began))
             return
-        self.row[self.cell + TargetCell.CONNECTING] -= 1
         self.row[self.cell + TargetCell.FAILING_SINCE] = 0
         self.failing = None
         if waiter.exchange is not None:

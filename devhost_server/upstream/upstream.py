@@ -52,7 +52,13 @@ class Upstream:
         for target in self.targets:
             target.retire()
 
-    def trim(self) -> None:
-        """Close idle connections beyond what is to be kept."""
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is in flight on any target."""
+        return not any(target.active for target in self.targets)
+
+    def each_second(self) -> None:
+        """Close idle connections beyond what is to be kept, and show what there is."""
         for target in self.targets:
             target.trim()
+            target.write_gauges()
