@@ -13,27 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from devhost_server.arbiter import forget_foreign
+from devhost_server.forks import forget_foreign_variables, hold_signals, release_signals
 
 _log = logging.getLogger("devhost_server.master")
 
 _FIRST_DELAY: Final = 0.2  # seconds before what died young is started again; doubled each time that it does so again
 _LONGEST_DELAY: Final = 10.0
 _YOUNG: Final = 5.0  # seconds
-
-# Held back around a fork: a child still has its master's handlers, which would put the signal into a queue that nobody
-# reads. It lets them through with `release_signals` once it has handlers of its own.
-_HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def hold_signals() -> None:
-    """Let signals wait."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-
-
-def release_signals() -> None:
-    """Let signals through, and those that have waited."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 class Backoff:
@@ -78,7 +64,7 @@ class Companion:
         try:
             self._fork()
         except OSError as error:
-            _log.error("the %s process cannot be started: %s", self.name, error.strerror)  # noqa: TRY400 -- a sentence
+            _log.error("the %s process cannot be started: %s", self.name, error.strerror)
             self._backoff.died(time.monotonic(), 0.0)
         finally:
             release_signals()
@@ -96,7 +82,7 @@ class Companion:
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
                 signal.signal(number, signal.SIG_IGN)
             release_signals()
-            forget_foreign()
+            forget_foreign_variables()
             gc.unfreeze()
             self._run()
             status = 0

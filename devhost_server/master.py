@@ -16,19 +16,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final, NoReturn, Self
 
 import setproctitle
-from gunicorn import systemd
-from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 
 from devhost_server import __version__, control, echo
+from devhost_server.arbiter import Arbiter, BaseApplication, systemd
 from devhost_server.companions import Backoff, Companion
 from devhost_server.config import Loaded, Settings, Sources
 from devhost_server.cores import available_cores
 from devhost_server.drain import Cue, Phase, advance, receipt
-from devhost_server.listeners import BACKLOG, ListenError, listen
+from devhost_server.forks import hold_signals, release_signals
+from devhost_server.listeners import BACKLOG, ListenError, give_up, listen_all
 from devhost_server.observe import logs
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
@@ -48,6 +48,8 @@ _BUSY_WAIT: Final = 0.02
 _QUIET_WAIT: Final = 0.5
 # A worker that has not left by then after its deadline is killed.
 _KILL_AFTER: Final = 1.5
+# A worker that dies younger than that (seconds) is not replaced at once but after a while, each time a longer one.
+_YOUNG_WORKER: Final = 1.0
 # Workers that fail to boot before one has ever been ready: after so many the configuration or the machine is at fault.
 _BOOT_FAILURES_MAX: Final = 3
 _CAPACITY_MIN: Final = 1024
@@ -77,6 +79,7 @@ class GatewayApplication(BaseApplication):  # type: ignore[misc] # gunicorn is n
             "proc_name": "devhost-server",
             "logger_class": logs.ArbiterLog,
             "pre_fork": Master.before_fork,
+            "post_fork": Master.after_fork,
             "child_exit": Master.after_exit,
         }.items():
             self.cfg.set(name, value)
@@ -92,19 +95,21 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self,
         application: GatewayApplication,
         reloader: Reloader,
-        listeners: list[socket.socket],
+        sockets: "Sockets",
         companions: list[Companion],
     ) -> None:
         super().__init__(application)
-        self.LISTENERS = listeners
+        self.LISTENERS = list(sockets.public)
         self.phase = Phase.SERVING
         self._board = application.scoreboard.board
         self._scoreboard = application.scoreboard
         self._reloader = reloader
+        self._workers_option = reloader.settings.server.workers
+        self._sockets = sockets
         self._companions = companions
         self._reload_asked: str | None = None
         self._drain_over = 0.0  # monotonic seconds at which the present phase of the drain ends
-        self._backoff = Backoff()
+        self._backoff = Backoff(_YOUNG_WORKER)
         self._boot_failures = 0
         self._ready_once = False
         self._announced = False
@@ -118,6 +123,13 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self.pid = os.getpid()
         self.init_signals()
         setproctitle.setproctitle("devhost-server: master")
+        try:
+            return self._run()
+        except Exception:
+            _log.exception("the master failed; everything stops")
+            self._halt(EXIT_CUT)
+
+    def _run(self) -> int:
         while self.phase is not Phase.STOPPED:
             self._keep_processes()
             for number in self.wait_for_signals(timeout=_BUSY_WAIT if self._is_busy() else _QUIET_WAIT):
@@ -134,7 +146,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self.phase is not Phase.SERVING
             or self._reloader.pending
             or not self._announced
-            or len(self.WORKERS) < self.num_workers
+            or len(self._staying()) < self.num_workers
             or any(not companion.pid for companion in self._companions)
         )
 
@@ -164,25 +176,58 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
             return
         self._board[Board.WORKERS_WANTED] = self.num_workers
-        if len(self.WORKERS) < self.num_workers and time.monotonic() >= self._backoff.due:
-            self.spawn_worker()
-        staying = sorted((worker for worker in self.WORKERS.values() if not worker.retiring), key=lambda w: w.age)
-        for worker in staying[self.num_workers :]:
+        staying = self._staying()
+        # Those that leave still have their slots: if many drain for long, replacements wait until one is free.
+        has_slot = len(self.WORKERS) < self._scoreboard.capacity.slots
+        if len(staying) < self.num_workers and has_slot and time.monotonic() >= self._backoff.due:
+            self._start_worker()
+        for worker in sorted(staying, key=lambda w: w.age)[self.num_workers :]:
             worker.retiring = True
             self.kill_worker(worker.pid, signal.SIGTERM)
 
+    def _staying(self) -> list[GatewayWorker]:
+        """Give the workers that are not about to leave, be it that they are too many or that somebody told them to."""
+        return [
+            worker
+            for worker in self.WORKERS.values()
+            if not worker.retiring and self._scoreboard.row(worker.slot)[Slot.STATE] != WorkerState.DRAINING
+        ]
+
+    def _start_worker(self) -> None:
+        hold_signals()
+        try:
+            self.spawn_worker()
+        except OSError as error:
+            _log.error("a worker cannot be started: %s", error.strerror)
+            self._backoff.died(time.monotonic(), 0.0)
+            for slot in self._free_slots():
+                self._scoreboard.row(slot)[Slot.STATE] = WorkerState.EMPTY
+        finally:
+            if os.getpid() == self.pid:  # a worker that comes by here is on its way out, and wants no signal any more
+                release_signals()
+
+    def _free_slots(self) -> list[int]:
+        taken = {worker.slot for worker in self.WORKERS.values()}
+        return [slot for slot in range(self._scoreboard.capacity.slots) if slot not in taken]
+
     @staticmethod
     def before_fork(master: "Master", worker: GatewayWorker) -> None:
-        """Give the new worker the lowest free slot."""
-        taken = {other.slot for other in master.WORKERS.values()}
-        worker.slot = next(slot for slot in range(master._scoreboard.capacity.slots) if slot not in taken)
+        """Give the new worker the lowest free slot, and the time of a heartbeat to begin with its own."""
+        worker.slot = master._free_slots()[0]
         worker.retiring = False
         worker.born = time.monotonic()
+        worker.notify()
         row = master._scoreboard.row(worker.slot)
         row[Slot.STATE] = WorkerState.BOOTING
         row[Slot.GENERATION] = row[Slot.REJECTED] = 0
         row[Slot.DRAIN_FINISHED] = row[Slot.DRAIN_CLOSED] = row[Slot.DRAIN_CUT] = 0
         row[Slot.RESTARTS] += 1
+
+    @staticmethod
+    def after_fork(master: "Master", worker: GatewayWorker) -> None:
+        """Close what is not the business of a worker."""
+        for listener in master._sockets.private:
+            listener.close()
 
     @staticmethod
     def after_exit(master: "Master", worker: GatewayWorker) -> None:
@@ -211,30 +256,31 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     def _worker_ended(self, worker: GatewayWorker, how: str, status: int) -> None:
         row = self._scoreboard.row(worker.slot)
         state, served = row[Slot.STATE], row[Slot.GENERATION]
+        finished, closed, cut, in_flight = (
+            row[cell] for cell in (Slot.DRAIN_FINISHED, Slot.DRAIN_CLOSED, Slot.DRAIN_CUT, Slot.IN_FLIGHT)
+        )
         worker.tmp.close()
-        self._receipts[0] += row[Slot.DRAIN_FINISHED]
-        self._receipts[1] += row[Slot.DRAIN_CLOSED]
-        self._cut += row[Slot.DRAIN_CUT]
-        lost = row[Slot.IN_FLIGHT] + row[Slot.WEBSOCKETS] if status else 0
         self.cfg.child_exit(self, worker)
         if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
-            # It was to go, but not like this: what it had in flight is gone.
-            if status and self.phase is Phase.FINISHING:
+            self._receipts[0] += finished
+            self._receipts[1] += closed
+            self._cut += cut
+            if status:  # It was to go, but not like this: what it had in flight is gone.
                 _log.error("worker %d (pid %d) %s during the drain", worker.slot, worker.pid, how)
-            self._cut += lost if state == WorkerState.DRAINING or self.phase is Phase.CUTTING else max(lost, bool(status))
+                self._cut += max(in_flight, 1)
             return
-        reason = _restart_reason(worker, status, booting=state == WorkerState.BOOTING or not served)
+        left = state == WorkerState.DRAINING and not status
+        reason = _restart_reason(worker, status, left=left, booting=state == WorkerState.BOOTING or not served)
         self._board[Board.RESTARTS + RESTART_REASONS.index(reason)] += 1
-        if reason == "retired":
-            return
         now = time.monotonic()
-        if reason == "boot":
+        if reason == "retired":
+            _log.info("worker %d (pid %d) has left: %s", worker.slot, worker.pid, receipt(finished, closed, cut))
+        elif reason == "boot":
             self._boot_failed(worker, how)
+            self._backoff.died(now, 0.0)
         else:
             _log.error("worker %d (pid %d) %s; replacing it", worker.slot, worker.pid, how)
-        age = now - worker.born
-        if age < 1.0 or reason == "boot":
-            self._backoff.died(now, 0.0)
+            self._backoff.died(now, now - worker.born)
 
     def _boot_failed(self, worker: GatewayWorker, how: str) -> None:
         _log.error("worker %d (pid %d) %s before it was ready", worker.slot, worker.pid, how)
@@ -262,7 +308,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     def _look_for_readiness(self) -> None:
         if self._announced:
             return
-        states = [self._scoreboard.row(worker.slot)[Slot.STATE] for worker in self.WORKERS.values()]
+        states = [self._scoreboard.row(worker.slot)[Slot.STATE] for worker in self._staying()]
         if any(state == WorkerState.READY for state in states):
             self._ready_once = True
         if len(states) >= self.num_workers and all(state == WorkerState.READY for state in states):
@@ -307,21 +353,31 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         if self._reload_asked is None or self._reloader.pending or self.phase is not Phase.SERVING:
             return
         trigger, self._reload_asked = self._reload_asked, None
-        systemd.sd_notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", self.log)
+        if self._announced:
+            systemd.sd_notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", self.log)
         for error in self._reloader.begin(now, trigger):
             _log.error("reload: %s", error)
         if not self._reloader.pending and self._reloader.last is not None:
             self._reloaded(self._reloader.last)
 
     def _reloaded(self, report: Report) -> None:
-        systemd.sd_notify("READY=1", self.log)
+        if self._announced:
+            systemd.sd_notify("READY=1", self.log)
         if report.result != "ok":
             _log.error("reload failed; generation %d is served as before", report.generation)
             return
-        workers = self._reloader.settings.server.workers
-        wanted = available_cores() if workers == "auto" else workers
-        self.num_workers = min(wanted, self._scoreboard.capacity.slots // 2)
+        settings = self._reloader.settings
+        logs.configure(settings.log)
+        if settings.server.workers != self._workers_option:  # else what TTIN and TTOU have made of it stays
+            self._workers_option = settings.server.workers
+            self._want_workers(_workers(settings))
         _log.info("reloaded: every worker serves generation %d (%.0f ms)", report.generation, report.duration_ms)
+
+    def _want_workers(self, wanted: int) -> None:
+        room = self._scoreboard.capacity.slots // 2
+        if wanted > room:
+            _log.warning("there is room for %d workers: restart the gateway to have %d", room, wanted)
+        self.num_workers = min(wanted, room)
 
     # -- the drain ----------------------------------------------------------------------------------------------------
 
@@ -340,6 +396,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self._cue(Cue.SIGNAL)
 
     def _stop_now(self) -> None:
+        if self.phase is Phase.CUTTING:
+            return
         self._board[Board.DRAINING] = 1
         self.phase = Phase.FINISHING
         self._cue(Cue.SIGNAL)
@@ -369,31 +427,22 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self._close_listeners()
             self._drain_over = now + _KILL_AFTER
             if cue is Cue.SIGNAL:
-                self._cut += self._in_flight()
                 self._board[Board.CUT_NOW] = 1
                 self.kill_workers(signal.SIGQUIT)
-
-    def _in_flight(self) -> int:
-        return sum(row[Slot.IN_FLIGHT] for row in self._scoreboard.rows())
 
     def _kill_the_rest(self) -> None:
         for worker in self.WORKERS.values():
             _log.error("worker %d (pid %d) did not stop: killing it", worker.slot, worker.pid)
-            self._cut += 1
         self.kill_workers(signal.SIGKILL)
         self._drain_over = time.monotonic() + _KILL_AFTER
 
     def _close_listeners(self) -> None:
         for listener in self.LISTENERS:
-            name = listener.getsockname()
-            listener.close()
-            if isinstance(name, str):
-                with contextlib.suppress(OSError):
-                    os.unlink(name)
+            give_up(listener)
         self.LISTENERS = []
 
-    def _halt(self, status: int) -> None:
-        """End at once and in order: nothing has been served yet."""
+    def _halt(self, status: int) -> NoReturn:
+        """End at once, without waiting for anything."""
         self._close_listeners()
         self.kill_workers(signal.SIGKILL)
         self._stop_companions()
@@ -412,6 +461,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             while any(companion.pid for companion in self._companions) and time.monotonic() < until:
                 self.reap_workers()
                 time.sleep(_BUSY_WAIT)
+        for listener in self._sockets.private:
+            give_up(listener)
 
 
 def _how_it_ended(status: int) -> str:
@@ -422,8 +473,8 @@ def _how_it_ended(status: int) -> str:
     return f"exited with code {os.WEXITSTATUS(status)}"
 
 
-def _restart_reason(worker: GatewayWorker, status: int, *, booting: bool) -> str:
-    if worker.retiring:
+def _restart_reason(worker: GatewayWorker, status: int, *, left: bool, booting: bool) -> str:
+    if left or worker.retiring:
         return "retired"
     if worker.aborted:
         return "heartbeat"
@@ -458,30 +509,64 @@ def _capacity(settings: Settings, workers: int) -> Capacity:
     )
 
 
+def _workers(settings: Settings) -> int:
+    workers = settings.server.workers
+    return available_cores() if workers == "auto" else workers
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What the gateway listens on. Each process closes what belongs to the others."""
+
+    public: tuple[socket.socket, ...]
+    admin: socket.socket | None
+    echo: socket.socket | None
+
+    @classmethod
+    def listen(cls, settings: Settings) -> Self:
+        """Listen on every address or on none. Raises `ListenError`."""
+        public = settings.server.bind
+        admin = settings.admin.bind
+        echo_bind = settings.echo.bind if settings.echo is not None else None
+        others = [bind for bind in (admin, echo_bind) if bind is not None]
+        listeners = listen_all(map(parse_bind, (*public, *others)))
+        return cls(
+            tuple(listeners[: len(public)]),
+            listeners[len(public)] if admin is not None else None,
+            listeners[-1] if echo_bind is not None else None,
+        )
+
+    @property
+    def private(self) -> tuple[socket.socket, ...]:
+        """What is not for the workers."""
+        return tuple(listener for listener in (self.admin, self.echo) if listener is not None)
+
+    def close_but(self, mine: socket.socket | None) -> None:
+        """Close everything in this process but one."""
+        for listener in (*self.public, *self.private):
+            if listener is not mine:
+                listener.close()
+
+
 def _companions(
-    settings: Settings, scoreboard: Scoreboard, publication: Publication, listeners: list[socket.socket]
+    settings: Settings, scoreboard: Scoreboard, publication: Publication, sockets: Sockets
 ) -> list[Companion]:
-    """Make what runs beside the workers. In each process the sockets of the others are closed."""
-    admin = listen(parse_bind(settings.admin.bind)) if settings.admin.bind is not None else None
-    echo_listener = listen(parse_bind(settings.echo.bind)) if settings.echo is not None else None
-    context = control.ControlContext(scoreboard, publication, admin, settings.admin.token, __version__, os.getpid())
+    """Make what runs beside the workers."""
+    context = control.ControlContext(
+        scoreboard, publication, sockets.admin, settings.admin.token, __version__, os.getpid()
+    )
 
     def run_control() -> None:
-        _close(listeners, echo_listener)
+        sockets.close_but(sockets.admin)
         control.run(context)
 
     def run_echo() -> None:
-        _close(listeners, admin)
-        if echo_listener is not None:
-            echo.serve(echo_listener, parent=context.master_pid)
+        sockets.close_but(sockets.echo)
+        if sockets.echo is not None:
+            echo.serve(sockets.echo, parent=context.master_pid)
 
     companions = [Companion("control", run_control)]
-    return companions if echo_listener is None else [*companions, Companion("echo", run_echo)]
-
-
-def _close(listeners: list[socket.socket], other: socket.socket | None) -> None:
-    for listener in (*listeners, *([other] if other is not None else [])):
-        listener.close()
+    return companions if sockets.echo is None else [*companions, Companion("echo", run_echo)]
 
 
 def run(sources: Sources, loaded: Loaded) -> int:
@@ -489,22 +574,19 @@ def run(sources: Sources, loaded: Loaded) -> int:
     settings = loaded.settings
     logs.configure(settings.log)
     _raise_file_limit()
-    workers = available_cores() if settings.server.workers == "auto" else settings.server.workers
     try:
-        listeners = [listen(parse_bind(bind)) for bind in settings.server.bind]
-        scoreboard = Scoreboard(_capacity(settings, workers))
-        publication = Publication(scoreboard)
-        companions = _companions(settings, scoreboard, publication, listeners)
+        sockets = Sockets.listen(settings)
     except ListenError as error:
-        _log.error("%s", error)  # noqa: TRY400 -- a sentence for the operator, not a traceback
+        _log.error("%s", error)
         return EXIT_FAILED
+    workers = _workers(settings)
+    scoreboard = Scoreboard(_capacity(settings, workers))
+    publication = Publication(scoreboard)
     scoreboard.board[Board.STARTED_AT] = time.time_ns() // 1000
     reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication)
     application = GatewayApplication(settings, scoreboard, publication, workers)
-    master = Master(application, reloader, listeners, companions)
+    master = Master(application, reloader, sockets, _companions(settings, scoreboard, publication, sockets))
     # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
     gc.collect()
     gc.freeze()
     return master.run()
-
-

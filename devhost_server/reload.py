@@ -190,4 +190,5 @@ class Reloader:
 def _serves(row: memoryview) -> bool:
     """Tell whether the worker of a row may be serving. One that has nothing to serve yet begins with the latest."""
     state = row[Slot.STATE]
-    return state in (WorkerState.READY, WorkerState.DRAINING) or (state == WorkerState.BOOTING and row[Slot.GENERATION])
+    has_begun = state == WorkerState.BOOTING and row[Slot.GENERATION] > 0
+    return has_begun or state in (WorkerState.READY, WorkerState.DRAINING)

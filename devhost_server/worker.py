@@ -25,16 +25,15 @@ import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
 
-from devhost_server.arbiter import forget_foreign
-from devhost_server.companions import hold_signals, release_signals
 from devhost_server.deadlines import TICK, Wheel
 from devhost_server.drain import Spread
+from devhost_server.forks import forget_foreign_variables, hold_signals, release_signals
 from devhost_server.gateway import Gateway
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.observe import logs
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.publication import Publication
 from devhost_server.observe.publication import Document as Published
+from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Board, Scoreboard, Slot, WorkerState
 from devhost_server.snapshot import Builder, Document, Snapshot
 from devhost_server.upstream.upstream import Upstream
@@ -103,6 +102,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._reloading: asyncio.Task[None] | None = None
         self._reopened = 0
         self._title = ""
+        self._row: memoryview
         self._retired: list[Upstream] = []  # gone from the configuration, with exchanges still in flight
 
     # -- the process --------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     def run(self) -> None:
         """Serve until told to stop."""
         _die_with_parent(self.ppid)
-        forget_foreign()
+        forget_foreign_variables()
         gc.set_threshold(*_GC_THRESHOLDS)
         scoreboard, publication = self.app.scoreboard, self.app.publication
         self._row = scoreboard.row(self.slot)
@@ -150,8 +150,9 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
         self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel)
         self._gateway.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
+        # Something may have been published while this was being built: whoever is new begins with the latest.
         while self._board[Board.GENERATION] not in (self._row[Slot.GENERATION], self._row[Slot.REJECTED]):
-            await self._reload()  # published while the one before was being built: whoever is new begins with the latest
+            await self._reload()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGQUIT, self._leave_now)
         release_signals()
@@ -227,6 +228,9 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         for upstream in (*self._gateway.snapshot.upstreams.values(), *self._retired):
             upstream.each_second()
         self._retired = [upstream for upstream in self._retired if not upstream.quiet]
+        self._show_title()
+
+    def _show_title(self) -> None:
         state = WorkerState(self._row[Slot.STATE]).name.lower()
         title = f"devhost-server: worker {self.slot} {state} {self._row[Slot.CONNECTIONS]} connections"
         if title != self._title:
@@ -278,18 +282,13 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             await asyncio.sleep(TICK)
         gateway.cut_everything()
         last = time.monotonic() + _LAST_WORDS_SECONDS
-        while not gateway.idle and time.monotonic() < last:
+        while not gateway.idle and time.monotonic() < last:  # noqa: ASYNC110 -- everybody looks at the clock here
             await asyncio.sleep(TICK)
 
     def _drain_until(self, began: float) -> float:
-        """Give the end of a drain that began then, on the monotonic clock in seconds.
-
-        The whole gateway's deadline or, while this worker alone is to go, one of its own; that it was to go already
-        gives it no more time when the gateway stops too.
-        """
-        own = began + self._gateway.snapshot.settings.server.drain.timeout
-        common = self._board[Board.DRAIN_UNTIL] / 1e6
-        return common or own
+        """Give when a drain that began then is over: with the whole gateway's, if that is to stop too."""
+        together = self._board[Board.DRAIN_UNTIL] / 1e6
+        return together or began + self._gateway.snapshot.settings.server.drain.timeout
 
 
 def listener_of(listener: Any) -> socket.socket:
