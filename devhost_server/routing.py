@@ -188,7 +188,7 @@ class RouteTable(Generic[R]):
         self._single: dict[bytes, _HostRoutes[R]] = {}
         self._deep: dict[bytes, _HostRoutes[R]] = {}
         self._any: _HostRoutes[R] | None = None
-        self._seen: dict[bytes, tuple[_HostRoutes[R], ...] | None] = {}
+        self._seen: dict[bytes, tuple[_HostRoutes[R], ...]] = {}
         for host, group in grouped.items():
             self._place(host, _HostRoutes(group))
 
@@ -211,11 +211,12 @@ class RouteTable(Generic[R]):
             return self._seen[host]
         except KeyError:
             pass
+        parsed = parse_host(host) if host else (b"", b"")
+        if parsed is None:
+            return None
         if len(self._seen) >= HOST_MEMORY:
             self._seen.clear()
-        parsed = parse_host(host) if host else (b"", b"")
-        levels = None if parsed is None else tuple(self._cover(parsed[0]))
-        self._seen[host] = levels
+        levels = self._seen[host] = tuple(self._cover(parsed[0]))
         return levels
 
     def _cover(self, name: bytes) -> Iterable[_HostRoutes[R]]:

@@ -17,6 +17,8 @@ _LINE_LIMIT: Final = 1024
 # resource attack of RFC 9112 §7.1.1).
 _EXTENSIONS_LIMIT: Final = 16 * 1024
 
+_STRAY: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+
 LAST_CHUNK: Final = b"0\r\n"
 END: Final = b"0\r\n\r\n"
 
@@ -39,13 +41,14 @@ class ChunkedDecoder:
     may be passed on and `rest` the bytes behind the body.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_left", "_state", "_trailer_limit", "rest", "trailers")
+    __slots__ = ("_buffer", "_extensions", "_judged", "_left", "_state", "_trailer_limit", "rest", "trailers")
 
     def __init__(self, trailer_limit: int) -> None:
         self._state = _SIZE_LINE
         self._left = 0
         self._buffer = b""
         self._extensions = 0
+        self._judged = 0  # bytes of an unfinished trailer section that have been looked at
         self._trailer_limit = trailer_limit
         self.trailers = b""
         self.rest = b""
@@ -123,8 +126,10 @@ class ChunkedDecoder:
         if end < 0:
             if len(data) - at >= self._trailer_limit:
                 raise ChunkedError("The trailer section is too long.")
-            if filter_trailers(self._whole_lines(data[at:])) is None:
-                raise ChunkedError("The trailer section is malformed.")
+            # Only what is new: judging all of it with every byte that comes would let a client choose our work.
+            if _STRAY.search(data, max(at, at + self._judged - 1)):
+                raise ChunkedError("The trailer section holds a CR or LF that stands alone.")
+            self._judged = len(data) - at
             return -1
         trailers = filter_trailers(data[at:end])
         if trailers is None:
@@ -132,10 +137,3 @@ class ChunkedDecoder:
         self.trailers = trailers
         self._state = _DONE
         return end + 4
-
-    @staticmethod
-    def _whole_lines(partial: bytes) -> bytes:
-        """Give the part of an unfinished trailer section whose lines have ended; a lone CR or LF in it stays seen."""
-        end = partial.rfind(CRLF)
-        tail = partial[end + 2 :]
-        return partial if b"\n" in tail or b"\r" in tail[:-1] else partial[:end]

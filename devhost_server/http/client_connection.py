@@ -55,6 +55,7 @@ _LINGER_BYTES: Final = 1024 * 1024
 _IDLE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(6)
 
 _ABSENT_HOST: Final = BAD_REQUEST("There is no Host header, or it is empty.")
+_OLD_CHUNKED: Final = BAD_REQUEST("HTTP/1.0 has no transfer codings, so where this request ends is anybody's guess.")
 _GONE: Final = CLIENT_GONE("The client closed the connection before the answer was complete.")
 
 
@@ -254,6 +255,9 @@ class ClientConnection(asyncio.Protocol):
         if len(target) > limits.target:
             self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), line)
             return
+        if old and fields.chunked:
+            self._refuse(_OLD_CHUNKED, line)
+            return
         host = fields.host
         if not host and (host is not None or not old):
             self._refuse(_ABSENT_HOST, line)
@@ -286,6 +290,9 @@ class ClientConnection(asyncio.Protocol):
             return
         if len(data) > limits.head:
             self._refuse(HEAD_TOO_LARGE(f"The request head is larger than {limits.head} bytes."), data[:line_end])
+            return
+        if data.count(b"\r\n") > limits.headers + 1:
+            self._refuse(HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines."), data[:line_end])
             return
         if fresh or data[len(self._buffer) :].translate(None, VALUE_BYTES):
             flaw = first_flaw(data)

@@ -19,10 +19,11 @@ VALUE_BYTES: Final = bytes(byte for byte in range(256) if byte == 0x09 or (byte 
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # A length of more digits than this does not fit 63 bits.
 _LENGTH_DIGITS: Final = 18
-# Lines and names remembered per direction, and the longest line that is: together under a megabyte, whatever clients
+# Lines and names remembered per direction, and the longest that are: together about a megabyte, whatever clients
 # invent. Past the bound everything is forgotten, and the few lines that matter are learnt again.
 _REMEMBERED: Final = 2048
 _REMEMBERED_LENGTH: Final = 256
+_REMEMBERED_NAME: Final = 64
 
 # RFC 9110 §7.6.1 and §11.7. `Proxy` is no field at all, but becomes $HTTP_PROXY in a CGI world (httpoxy).
 HOP_BY_HOP: Final = frozenset(
@@ -83,6 +84,8 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
             return self._malformed
         name = spelling.lower()
         take = self._takes[name] if name in self._takes else self._fallback(name)
+        if len(spelling) > _REMEMBERED_NAME:
+            return take
         if len(self._names) >= _REMEMBERED:
             self._names.clear()
         self._names[spelling] = take
@@ -110,9 +113,13 @@ def without(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
-@lru_cache(maxsize=512)
 def tokens(value: bytes) -> tuple[bytes, ...]:
     """Split a comma-separated list into lower-case elements; empty ones are ignored (RFC 9110 §5.6.1)."""
+    return _tokens(value) if len(value) <= _REMEMBERED_LENGTH else _tokens.__wrapped__(value)
+
+
+@lru_cache(maxsize=512)
+def _tokens(value: bytes) -> tuple[bytes, ...]:
     return tuple(token for token in (part.strip(b" \t").lower() for part in value.split(b",")) if token)
 
 

@@ -71,9 +71,12 @@ def client_address(peer: Peer, fields: RequestFields, trusted: tuple[Network, ..
     found = peer.address
     for part in reversed(fields.forwarded_for.split(b",")):
         try:
-            parsed = _unmapped(part.strip(b" \t").decode("ascii"))
+            text = part.strip(b" \t").decode("ascii")
+            parsed = _unmapped(text)
         except ValueError:
             break  # "unknown" or an obfuscated identifier (RFC 7239 §6): the last address we could read stands
+        if "%" in text:
+            break  # a zone may be any text, and means nothing on another machine
         found = str(parsed).encode()
         if not any(parsed in network for network in trusted if network.version == parsed.version):
             break
@@ -99,9 +102,12 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
     if _CLIMBS.search(unquote_to_bytes(path)):
         return None
     if prefix:
-        if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] not in (b"", b"/"):
+        # Compared decoded, as routes are; a segment of the prefix is a segment of the path.
+        segments = path.split(b"/", prefix.count(b"/") + 1)
+        cut = b"/".join(segments[: prefix.count(b"/") + 1])
+        if unquote_to_bytes(cut) != prefix:
             return None
-        path = path[len(prefix) :] or b"/"
+        path = path[len(cut) :] or b"/"
     return base + path + mark + query
 
 

@@ -135,7 +135,8 @@ def parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
         or line.translate(None, VALUE_BYTES)
     ):
         return _BAD_LINE
-    return int(status), line[9:], version == b"HTTP/1.0 "
+    # RFC 9112 §4: the blank is sent even when the reason is absent.
+    return int(status), line[9:] if line[12:13] else line[9:] + b" ", version == b"HTTP/1.0 "
 
 
 def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:

@@ -27,15 +27,15 @@ _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 # The same without what a target with a secret must have: the = of a parameter or the @ behind a user.
 _HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
 # What is called like a secret in a query is logged without its value, and a user in a URL not at all.
-_SECRET: Final = re.compile(
-    rb"([?&;][^=&;]*(?:token|secret|passw|api_?key|signature|credential|auth)[^=&;]*=)[^&;#]+", re.IGNORECASE
-)
+_SECRET_WORD: Final = re.compile(rb"token|secret|passw|api_?key|signature|credential|auth", re.IGNORECASE)
+_PARAMETER: Final = re.compile(rb"([?&;])([^=&;#]*)=([^&;#]*)")
 _USER: Final = re.compile(rb"//[^/?#]*@")
 # Lines held while the log cannot be written; beyond it, they are dropped.
 _HELD_BYTES: Final = 4 * 1024 * 1024
 # A batch is written at the latest when it has this size, whatever its age.
 _BATCH_BYTES: Final = 256 * 1024
 _MEMORY: Final = 1024
+_MEMORY_LENGTH: Final = 512
 
 
 def quoted(raw: bytes) -> bytes:
@@ -47,18 +47,25 @@ def quoted(raw: bytes) -> bytes:
 
 def without_secrets(url: bytes) -> bytes:
     """Mask the values of query parameters that are called like secrets, and the user of an absolute URL."""
-    if b"=" in url:
-        url = _SECRET.sub(rb"\1***", url)
+    if b"=" in url and _SECRET_WORD.search(url):
+        url = _PARAMETER.sub(_masked, url)
     return _USER.sub(b"//***@", url) if b"@" in url else url
 
 
+def _masked(parameter: re.Match[bytes]) -> bytes:
+    separator, name, _ = parameter.groups()
+    return separator + name + b"=***" if _SECRET_WORD.search(name) else parameter[0]
+
+
 class _Memory(dict[bytes, bytes]):
-    """Quoted values that keep coming back: methods, hosts, user agents; bounded."""
+    """Quoted values that keep coming back: methods, hosts, user agents; bounded in number and length."""
 
     def __missing__(self, raw: bytes) -> bytes:
-        if len(self) >= _MEMORY:
-            self.clear()
-        value = self[raw] = quoted(without_secrets(raw)) if raw else b"null"
+        value = quoted(without_secrets(raw)) if raw else b"null"
+        if len(raw) <= _MEMORY_LENGTH:
+            if len(self) >= _MEMORY:
+                self.clear()
+            self[raw] = value
         return value
 
 
@@ -156,7 +163,7 @@ class AccessLog:
         if self._sink is not None:
             self._lines = self._sink.write(self._lines)
         self._size = sum(map(len, self._lines))
-        while self._size > _HELD_BYTES or (self._lines and self._sink is None):
+        while self._lines and (self._size > _HELD_BYTES or self._sink is None or self._sink.gone):
             self._size -= len(self._lines.pop(0))
             self._row[Slot.LOG_DROPPED] += 1
 
@@ -168,20 +175,44 @@ class AccessLog:
 
 
 class Sink:
-    """A regular file: one write takes everything."""
+    """A regular file: one write takes everything.
+
+    `gone` says that nothing will ever be taken again. What was written of a line is always followed by its rest.
+    """
+
+    _piece_limit = _HELD_BYTES
 
     def __init__(self, fd: int) -> None:
+        self.gone = False
         self._fd = fd
+        self._rest = b""
 
     def write(self, lines: list[bytes]) -> list[bytes]:
-        """Write lines; give those that were not taken. A line is never written in part without the rest following."""
-        data = b"".join(lines)
-        while data:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except OSError:
-                return [data]
-        return []
+        """Write lines, as many as are taken now; give the others."""
+        at = 0
+        try:
+            if self._rest:
+                self._rest = self._rest[self._send(self._rest) :]
+            while at < len(lines) and not self._rest:
+                end = self._piece_end(lines, at)
+                piece = b"".join(lines[at:end])
+                self._rest = piece[self._send(piece) :]
+                at = end
+        except OSError as error:
+            # A reader that is gone will not come back; one that is slow may, and a full disk may be cleared.
+            self.gone = error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+        return lines[at:]
+
+    def _piece_end(self, lines: list[bytes], at: int) -> int:
+        """Give the end of the lines from `at` on that go out in one write."""
+        end, size = at + 1, len(lines[at])
+        while end < len(lines) and size + len(lines[end]) <= self._piece_limit:
+            size += len(lines[end])
+            end += 1
+        return end
+
+    def _send(self, piece: bytes) -> int:
+        return os.write(self._fd, piece)
 
     def close(self) -> None:
         """Close the file."""
@@ -194,27 +225,7 @@ class _SharedSink(Sink):
     POSIX keeps writes of up to PIPE_BUF bytes in one piece, so that lines of different workers do not mix.
     """
 
-    def write(self, lines: list[bytes]) -> list[bytes]:
-        """Write lines in pieces that the kernel keeps whole, as long as there is room."""
-        at = 0
-        while at < len(lines):
-            end, size = at + 1, len(lines[at])
-            while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
-                size += len(lines[end])
-                end += 1
-            piece = b"".join(lines[at:end])
-            try:
-                written = self._send(piece)
-            except OSError as error:
-                # A reader that is gone will not come back; one that is slow may.
-                return [] if error.errno == errno.EPIPE else lines[at:]
-            if written < len(piece):
-                return [piece[written:], *lines[end:]]
-            at = end
-        return []
-
-    def _send(self, piece: bytes) -> int:
-        return os.write(self._fd, piece)
+    _piece_limit = select.PIPE_BUF
 
 
 class _SocketSink(_SharedSink):

@@ -24,6 +24,7 @@ from devhost_server.failures import (
     DNS_FAILED,
     POOL_FULL,
     TLS_FAILED,
+    UPSTREAM_RESET,
     Fault,
 )
 from devhost_server.http.server_connection import ServerConnection
@@ -70,7 +71,6 @@ class Target:
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[tuple[bytes, int], int] = {}
         self.active = 0  # connections that carry an exchange
-        self.failing: Fault | None = None  # the last failure to connect, while no connection has succeeded since
         self._wheel = wheel
         parts = urlsplit(options.url)
         self.unix_path = parts.path if parts.scheme == "unix" else None
@@ -84,7 +84,8 @@ class Target:
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
         self._open = 0  # connections there are or that are being made
         self._waiters: deque[Waiter] = deque()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()  # what keeps the tasks alive
+        self._dialling = 0
         self._retired = False
 
     def __repr__(self) -> str:
@@ -154,7 +155,7 @@ class Target:
         row, cell = self.row, self.cell
         row[cell + TargetCell.ACTIVE] = self.active
         row[cell + TargetCell.IDLE] = len(self._idle)
-        row[cell + TargetCell.CONNECTING] = len(self._connecting)
+        row[cell + TargetCell.CONNECTING] = self._dialling
 
     def trim(self) -> None:
         """Close idle connections beyond `max_idle`, the longest unused first.
@@ -183,18 +184,23 @@ class Target:
 
     def _give_up(self, waiter: Waiter) -> None:
         exchange = waiter.leave()
+        self._forget_those_who_left()
         if exchange is not None:
             exchange.post(self._full())
 
-    def _connect_for_waiters(self) -> None:
-        """Use room for a new connection that has just appeared, if somebody waits without one being made."""
+    def _forget_those_who_left(self) -> None:
         while self._waiters and self._waiters[0].exchange is None:
             self._waiters.popleft()
-        if len(self._waiters) > len(self._connecting) and self._open < self.pool.max_connections:
+
+    def _connect_for_waiters(self) -> None:
+        """Use room for a new connection that has just appeared, if somebody waits without one being made."""
+        self._forget_those_who_left()
+        if len(self._waiters) > self._dialling and self._open < self.pool.max_connections:
             self._connect(self._waiters[0])
 
     def _connect(self, waiter: Waiter) -> None:
         self._open += 1
+        self._dialling += 1
         task = asyncio.get_running_loop().create_task(self._make(waiter))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -207,16 +213,20 @@ class Target:
                 connection = await self._dial()
         except OSError as error:  # TimeoutError, gaierror and SSLError are among them
             self._open -= 1
+            self._dialling -= 1
             self._failed(waiter, self._explain(error, time.monotonic() - began))
             return
+        self._dialling -= 1
         self.row[self.cell + TargetCell.FAILING_SINCE] = 0
-        self.failing = None
         if waiter.exchange is not None:
             waiter.exchange.connect_seconds = time.monotonic() - began
-        if connection.transport.is_closing():
-            self._connect_for_waiters()
-        else:
+        if not connection.transport.is_closing():
             self._offer(connection)
+            return
+        exchange = waiter.leave()
+        if exchange is not None:
+            exchange.post(UPSTREAM_RESET("The target closed the connection as soon as it had accepted it."))
+        self._connect_for_waiters()
 
     async def _dial(self) -> ServerConnection:
         loop = asyncio.get_running_loop()
@@ -240,7 +250,6 @@ class Target:
         return CONNECT_FAILED(f"{where} could not be connected to {after}: {error.strerror or error}.")
 
     def _failed(self, waiter: Waiter, fault: Fault) -> None:
-        self.failing = fault
         since = self.cell + TargetCell.FAILING_SINCE
         if not self.row[since]:
             self.row[since] = time.time_ns() // 1000
