@@ -1,0 +1,1 @@
+"""The processes as an operator meets them: starting, dying, reloading, draining, and what they cost and count."""
