@@ -52,6 +52,7 @@ from devhost_server.observe.scoreboard import (
     observe,
 )
 from devhost_server.snapshot import Route, Snapshot
+from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Gateway:
         self.wheel = wheel
         self.row = scoreboard.row(slot)
         self.log = log
+        self.pool = UpstreamPool(lambda name: self.snapshot.upstreams.get(name))
         self.draining = False
         self.connections: set[ClientConnection] = set()
         self.tunnels: set[Tunnel] = set()

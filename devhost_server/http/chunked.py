@@ -41,14 +41,15 @@ class ChunkedDecoder:
     may be passed on and `rest` the bytes behind the body.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_judged", "_left", "_state", "_trailer_limit", "rest", "trailers")
+    __slots__ = ("_buffer", "_extensions", "_judged", "_left", "_seen", "_state", "_trailer_limit", "rest", "trailers")
 
     def __init__(self, trailer_limit: int) -> None:
         self._state = _SIZE_LINE
         self._left = 0
         self._buffer = b""
         self._extensions = 0
-        self._judged = 0  # bytes of an unfinished trailer section that have been looked at
+        self._judged = 0  # bytes of an unfinished trailer section whose lines have been judged
+        self._seen = 0  # bytes of it that have been looked at for a stray CR or LF
         self._trailer_limit = trailer_limit
         self.trailers = b""
         self.rest = b""
@@ -126,10 +127,7 @@ class ChunkedDecoder:
         if end < 0:
             if len(data) - at >= self._trailer_limit:
                 raise ChunkedError("The trailer section is too long.")
-            # Only what is new: judging all of it with every byte that comes would let a client choose our work.
-            if _STRAY.search(data, max(at, at + self._judged - 1)):
-                raise ChunkedError("The trailer section holds a CR or LF that stands alone.")
-            self._judged = len(data) - at
+            self._judge_trailers(data, at)
             return -1
         trailers = filter_trailers(data[at:end])
         if trailers is None:
@@ -137,3 +135,17 @@ class ChunkedDecoder:
         self.trailers = trailers
         self._state = _DONE
         return end + 4
+
+    def _judge_trailers(self, data: bytes, at: int) -> None:
+        """Refuse an unfinished trailer section that cannot become a good one.
+
+        Each line is judged once: judging all of them with every byte that comes would let a client choose our work.
+        """
+        last = data.rfind(CRLF, at + self._judged)
+        if last > at + self._judged:
+            if filter_trailers(data[at + self._judged : last]) is None:
+                raise ChunkedError("The trailer section is malformed.")
+            self._judged = last - at
+        if _STRAY.search(data, max(at + self._judged, at + self._seen - 1)):
+            raise ChunkedError("The trailer section holds a CR or LF that stands alone.")
+        self._seen = len(data) - at
