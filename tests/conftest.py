@@ -13,6 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--peer", choices=["devhost", *peers.NAMES], default="devhost", help="the proxy under test")
     group.addoption("--case-report", metavar="FILE", help="write the outcome of every conformance case to a JSON file")
+    group.addoption("--fuzz-seconds", type=float, default=900, help="how long the fuzz tests marked long run together")
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,40 @@ def test_a_close_is_put_between_two_frames_never_into_one(running: Gateway, upst
     running.wait(8)
 
 
+@pytest.mark.case("DR-15")
+@pytest.mark.parametrize("side", ["client", "upstream"])
+def test_a_half_closed_tunnel_does_not_disturb_the_drain(
+    running: Gateway, upstream: ScriptedUpstream, side: str
+) -> None:
+    go = threading.Event()
+
+    def server(connection: UpstreamConnection, received: Received) -> None:
+        if received.target == "/slow":
+            connection.pause(go)
+            connection.respond(200, b"slow")
+            return
+        connection.send(acceptance(received))
+        if side == "upstream":
+            connection.half_close()
+        connection.hold()
+
+    upstream.serve(server)
+    with RawClient(running.port) as tunnel, RawClient(running.port) as client:
+        tunnel.send(handshake())
+        assert tunnel.start_response().status == 101
+        if side == "client":
+            tunnel.half_close()
+            wait_until(lambda: upstream.connections[0].end or running.metrics().value("devhost_websockets") == 1, 2)
+        client.send(request(target="/slow"))
+        upstream.wait_requests(2)
+        running.term()
+        until_draining(running)
+        go.set()
+        answer = client.read_response()
+        assert (answer.status, answer.body) == (200, b"slow"), "what is in flight beside it finishes"
+        running.wait(8)
+
+
 @pytest.mark.case("DR-07")
 def test_streams_go_on_until_they_end(running: Gateway, upstream: ScriptedUpstream) -> None:
     go = threading.Event()

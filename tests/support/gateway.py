@@ -187,7 +187,12 @@ class Gateway:
     def _is_up(self) -> bool:
         if self.running is False:
             raise RuntimeError(f"the gateway ended with {self.exit_code} at start:\n{self.stderr()[-5000:]}")
-        return self.ready() and accepts(self.port)
+        return self.ready() and accepts(self.port) and len(self.worker_pids()) >= self._workers()
+
+    def _workers(self) -> int:
+        """How many workers the configuration asks for in so many words."""
+        workers = yaml.safe_load(self.config_file.read_text()).get("server", {}).get("workers", 1)
+        return workers if isinstance(workers, int) else 1
 
     def ready(self) -> bool:
         """Whether /readyz says 200."""

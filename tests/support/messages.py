@@ -159,13 +159,14 @@ def split_requests(data: bytes) -> list[bytes]:
     """
     requests = []
     while data:
-        size = _request_size(data)
+        size = request_size(data)
         requests.append(data[:size])
         data = data[size:]
     return requests
 
 
-def _request_size(data: bytes) -> int:
+def request_size(data: bytes) -> int:
+    """How many bytes the first request has; all there are if it is incomplete. Raises as `split_requests` does."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return len(data)

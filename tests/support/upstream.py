@@ -156,6 +156,7 @@ class ScriptedUpstream:
         self._threads: list[threading.Thread] = []
         self._requests: list[Received] = []
         self._connections: list[UpstreamConnection] = []
+        self._accepted = 0
         self._errors: list[BaseException] = []
         self.stopping = threading.Event()
         self._answer: RequestScript = _ok
@@ -238,6 +239,15 @@ class ScriptedUpstream:
         with self._lock:
             self._requests = []
 
+    def prune(self) -> None:
+        """Close and forget the connections that the gateway has ended, within a test of very many."""
+        with self._lock:
+            ended = [connection for connection in self._connections if connection.end]
+            self._connections = [connection for connection in self._connections if not connection.end]
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for connection in ended:
+            connection.close()
+
     def reset(self) -> None:
         """Between two tests: end every connection, forget everything, serve plain answers; raises what scripts raised.
 
@@ -256,7 +266,7 @@ class ScriptedUpstream:
             connection.close()
         self.listen()
         with self._lock:
-            self._requests, self._connections, self._threads = [], [], []
+            self._requests, self._connections, self._threads, self._accepted = [], [], [], 0
             errors, self._errors = self._errors, []
         self.stopping.clear()
         self._answer, self._connection_script = _ok, self._requests_forever
@@ -302,7 +312,8 @@ class ScriptedUpstream:
             while True:
                 sock, _ = listener.accept()
                 with self._lock:
-                    connection = UpstreamConnection(sock, len(self._connections) + 1, self)
+                    self._accepted += 1
+                    connection = UpstreamConnection(sock, self._accepted, self)
                     self._connections.append(connection)
                     thread = threading.Thread(target=self._run, args=(connection, self._connection_script), daemon=True)
                     self._threads.append(thread)
