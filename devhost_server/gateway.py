@@ -84,6 +84,7 @@ class Gateway:
     """What one worker serves with: the current snapshot, its connections, and how exchanges are told and counted."""
 
     def __init__(self, scoreboard: Scoreboard, slot: int, snapshot: Snapshot, log: AccessLog, wheel: Wheel) -> None:
+        self.snapshot = snapshot
         self.wheel = wheel
         self.row = scoreboard.row(slot)
         self.log = log
@@ -97,16 +98,21 @@ class Gateway:
         self.drain_cut = 0
         self._peers: dict[tuple[str, int], forward.Peer] = {}
         self._listeners: dict[object, int] = {}
+        self._ports: dict[object, int] = {}
         self.listener_open: list[int] = []
         self._ids: list[bytes] = []
         self.serve(snapshot)
 
     def serve(self, snapshot: Snapshot) -> None:
         """Serve this snapshot from the next request on."""
+        trust_changed = snapshot.trusted != self.snapshot.trusted
         self.snapshot = snapshot
         self.limits = snapshot.limits
         self.timeouts = snapshot.timeouts
-        self._peers.clear()
+        if trust_changed:
+            self._peers.clear()
+            for client in self.connections:
+                client.meet(self._peer_of(client))
         self.row[Slot.GENERATION] = snapshot.generation
 
     # -- the life of a request ----------------------------------------------------------------------------------------
@@ -504,28 +510,36 @@ class Gateway:
     def listen(self, names: dict[object, int]) -> None:
         """Note the listeners, by local address, in the order of the configuration."""
         self._listeners = names
+        # A connection accepted on a wildcard has a concrete address: those are told apart by their ports.
+        self._ports = {name[1]: index for name, index in names.items() if isinstance(name, tuple)}
         self.listener_open = [0] * max(len(names), 1)
 
     def connected(self, client: ClientConnection) -> None:
         """Take in a new connection, or refuse it if there are too many."""
-        transport = client.transport
-        name = transport.get_extra_info("sockname")
-        peer = transport.get_extra_info("peername")
-        client.listener = self._listeners.get(name, 0)
-        address = peer[0] if isinstance(peer, tuple) else ""
-        port = name[1] if isinstance(name, tuple) else 80
-        known = self._peers.get((address, port))
-        if known is None:
-            if len(self._peers) >= _PEERS:
-                self._peers.clear()
-            known = self._peers[address, port] = forward.make_peer(address, port, self.snapshot.trusted)
-        client.peer = known
+        name = client.transport.get_extra_info("sockname")
+        listener = self._listeners.get(name)
+        if listener is None:
+            listener = self._ports.get(name[1], 0) if isinstance(name, tuple) else 0
+        client.listener = listener
+        client.meet(self._peer_of(client))
         self.connections.add(client)
         self.row[Slot.ACCEPTED] += 1
         self.listener_open[client.listener] += 1
         if len(self.connections) > self.limits.connections:
             self.row[Slot.OVERLOADED] += 1
             client.refuse_connection(GATEWAY_FULL(f"This worker already serves {self.limits.connections} connections."))
+
+    def _peer_of(self, client: ClientConnection) -> forward.Peer:
+        """Describe who is at the other end; peers that come back are remembered."""
+        name = client.transport.get_extra_info("sockname")
+        peer = client.transport.get_extra_info("peername")
+        key = (peer[0] if isinstance(peer, tuple) else "", name[1] if isinstance(name, tuple) else 80)
+        known = self._peers.get(key)
+        if known is None:
+            if len(self._peers) >= _PEERS:
+                self._peers.clear()
+            known = self._peers[key] = forward.make_peer(*key, self.snapshot.trusted)
+        return known
 
     def disconnected(self, client: ClientConnection) -> None:
         """Forget a connection that is gone."""

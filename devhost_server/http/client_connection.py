@@ -312,6 +312,11 @@ class ClientConnection(asyncio.Protocol):
         self._busy(exchange)
         self.gateway.refuse(exchange, fault)
 
+    def meet(self, peer: Peer) -> None:
+        """Take the peer for who it is (now): what its fields meant before may have rested on trust."""
+        self.peer = peer
+        self._fields = None
+
     def refuse_connection(self, fault: Fault) -> None:
         """Answer before anything was asked: there is no room for this connection."""
         self._refuse(fault)
