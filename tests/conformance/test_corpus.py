@@ -48,9 +48,10 @@ def unescape(text: bytes) -> bytes:
 
 def load(path: Path) -> Expectation:
     """The expectation beside a .http file; unknown keys are mistakes."""
-    raw = json.loads(path.with_suffix(".json").read_text())
+    raw: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     assert raw.keys() <= {field.name for field in fields(Expectation)}, f"unknown key in {path.stem}.json"
-    return Expectation(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Expectation(**frozen)
 
 
 def parameter(path: Path) -> Any:

@@ -23,7 +23,7 @@ from tests.support import (
     wait_until,
 )
 from tests.support.door import WireUnderTest
-from tests.support.messages import chunked, split_requests
+from tests.support.messages import chunked, request_size, split_requests
 from tests.support.wire import PeerGoneError
 
 FUZZ = settings(

@@ -119,7 +119,7 @@ class WireUnderTest:
             client.fill(3)
         return client.end is not None and not client.buffer
 
-    def expect_flag(self, flag: str, **fields: object) -> None:
+    def expect_flag(self, flag: str, **fields: Any) -> None:
         """Assert that the access log has a line with this flag and these fields (our gateway only)."""
         if self.gateway:
             self.gateway.access_entry(flag=flag, **fields)

@@ -263,7 +263,7 @@ class Gateway:
         text = _read(self.access_file)
         return [json.loads(line) for line in text.split("\n")[:-1]]
 
-    def access_entry(self, timeout: float = 2.0, **fields: object) -> dict[str, Any]:
+    def access_entry(self, timeout: float = 2.0, **fields: Any) -> dict[str, Any]:
         """Wait for the access log line with these fields; the last one if there are several."""
 
         def find() -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ class Gateway:
     @property
     def running(self) -> bool | None:
         """Whether the master lives; None before it was started."""
-        return self.process and self.process.poll() is None
+        return None if self.process is None else self.process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
