@@ -93,7 +93,7 @@ class Companion:
             sys.stderr.flush()
             os._exit(status)
 
-    def reaped(self, pid: int, how: str) -> bool:
+    def reaped(self, pid: int, status: int, how: str) -> bool:
         """Note a death; True if it was this companion's."""
         if pid != self.pid:
             return False
@@ -101,7 +101,9 @@ class Companion:
         now = time.monotonic()
         self._backoff.died(now, now - self._born)
         if not self._stopping:
-            _log.error("the %s process (pid %d) %s; starting it again", self.name, pid, how)
+            # Without a fault of its own, it was told to: by a supervisor that signals every process it knows, say.
+            level = logging.ERROR if status else logging.INFO
+            _log.log(level, "the %s process (pid %d) %s; starting it again", self.name, pid, how)
         return True
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -247,7 +247,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             if not pid:
                 return
             how = _how_it_ended(status)
-            if any(companion.reaped(pid, how) for companion in self._companions):
+            if any(companion.reaped(pid, status, how) for companion in self._companions):
                 continue
             worker = self.WORKERS.pop(pid, None)
             if worker is not None:
