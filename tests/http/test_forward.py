@@ -1,0 +1,352 @@
+"""The heads that are sent: they parse back, say what the gateway vouches for, and repeat nothing that was spoofed."""
+
+import ipaddress
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from devhost_server.http import forward
+from devhost_server.http.forward import Network, Peer, client_address, loops, make_peer, rewrite
+from devhost_server.http.request_head import RequestFields, parse_request_block
+from devhost_server.http.response_head import ResponseHead, parse_response
+from tests.http import llhttp, near_http, ours
+
+INSTANCE = b"1a2b3c4d"
+STRANGER = make_peer("203.0.113.9", 7777, ())
+TRUSTED: tuple[Network, ...] = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
+PROXY = make_peer("10.0.0.1", 7777, TRUSTED)
+
+
+def fields_of(*lines: bytes, trusted: bool = False) -> RequestFields:
+    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), b"GET", trusted=trusted)
+    assert isinstance(found, RequestFields), found
+    return found
+
+
+def head_of(*lines: bytes, peer: Peer = STRANGER, host_line: bytes | None = None, old: bool = False) -> bytes:
+    fields = fields_of(*lines, trusted=peer.trusted)
+    return forward.request_head(
+        b"GET", b"/a?b", fields, old=old, host=fields.host or b"asked.test", host_line=host_line, peer=peer,
+        request_id=b"id-1", instance=INSTANCE,
+    )  # fmt: skip
+
+
+def sent(*lines: bytes, peer: Peer = STRANGER, host_line: bytes | None = None, old: bool = False) -> dict[bytes, bytes]:
+    """Give the fields that a target is sent, by name; a name that is there twice fails."""
+    head = head_of(*lines, peer=peer, host_line=host_line, old=old)
+    (read,) = llhttp.read_requests(head + b"0\r\n\r\n" if b"chunked" in head else head)
+    pairs = [(name.lower(), value) for name, value in read.fields]
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+
+# --- the peer --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "trusted"),
+    [
+        ("10.1.2.3", b"10.1.2.3", True),
+        ("11.1.2.3", b"11.1.2.3", False),
+        ("::ffff:10.1.2.3", b"10.1.2.3", True),
+        ("::ffff:11.1.2.3", b"11.1.2.3", False),
+        ("FD00:0::1", b"fd00::1", True),
+        ("fe80::1%eth0", b"fe80::1", False),
+        ("", b"127.0.0.1", False),
+    ],
+)
+def test_whom_to_believe(address: str, name: bytes, trusted: bool) -> None:
+    peer = make_peer(address, 80, TRUSTED)
+    assert (peer.address, peer.trusted) == (name, trusted)
+
+
+def test_a_unix_socket_is_trusted_when_this_machine_is() -> None:
+    assert make_peer("", 80, (ipaddress.ip_network("127.0.0.0/8"),)).trusted
+    assert not make_peer("", 80, ()).trusted
+
+
+@pytest.mark.parametrize(
+    ("chain", "client"),
+    [
+        ([], b"10.0.0.1"),
+        ([b"198.51.100.1"], b"198.51.100.1"),
+        ([b"6.6.6.6, 198.51.100.1"], b"198.51.100.1"),
+        ([b"6.6.6.6, 198.51.100.1, 10.9.9.9,10.0.0.7"], b"198.51.100.1"),
+        ([b"6.6.6.6", b"198.51.100.1", b"10.9.9.9"], b"198.51.100.1"),
+        ([b"198.51.100.1, fd00::2"], b"198.51.100.1"),
+        ([b"198.51.100.1, ::ffff:10.0.0.2"], b"198.51.100.1"),
+        ([b"::ffff:198.51.100.1"], b"198.51.100.1"),
+        ([b"2001:DB8::0:1"], b"2001:db8::1"),
+        ([b"10.3.3.3, 10.2.2.2"], b"10.3.3.3"),
+        ([b"6.6.6.6, unknown, 10.2.2.2"], b"10.2.2.2"),
+        ([b"6.6.6.6, , 10.2.2.2"], b"10.2.2.2"),
+        ([b"_hidden"], b"10.0.0.1"),
+        ([b""], b"10.0.0.1"),
+        ([b'6.6.6.6, fd00::1%"}, 10.2.2.2'], b"10.2.2.2"),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(chain: list[bytes], client: bytes) -> None:
+    lines = [b"X-Forwarded-For: " + part for part in chain]
+    assert client_address(PROXY, fields_of(*lines, trusted=True), TRUSTED) == client
+    assert client_address(STRANGER, fields_of(*lines), TRUSTED) == STRANGER.address
+
+
+@given(st.lists(st.one_of(near_http.values, st.ip_addresses().map(lambda ip: str(ip).encode()), st.just(b"10.0.0.9"))))
+@example([b'fd00::1%"'])
+def test_a_client_address_is_an_address_whatever_the_list_says(parts: list[bytes]) -> None:
+    fields = fields_of(b"X-Forwarded-For: " + b", ".join(parts), trusted=True)
+    found = client_address(PROXY, fields, TRUSTED)
+    assert str(ipaddress.ip_address(found.decode())).encode() == found
+    assert b"%" not in found
+
+
+# --- the request head ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_target_is_sent() -> None:
+    assert head_of(b"hOst: a.test:1", b"X-One: 1", b"x-one: 2") == (
+        b"GET /a?b HTTP/1.1\r\nhOst: a.test:1\r\nX-One: 1\r\nx-one: 2\r\nX-Forwarded-For: 203.0.113.9\r\n"
+        b"X-Forwarded-Proto: http\r\nX-Forwarded-Port: 7777\r\nX-Forwarded-Host: a.test:1\r\nX-Request-ID: id-1\r\n"
+        b"Via: 1.1 devhost (1a2b3c4d)\r\n\r\n"
+    )
+
+
+def test_a_trusted_proxys_values_are_kept_and_its_address_is_added() -> None:
+    fields = sent(
+        b"Host: a.test", b"X-Forwarded-For: 198.51.100.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b.test",
+        b"X-Forwarded-Port: 443", b"X-Forwarded-User: me", b"Forwarded: for=x", b"X-Real-IP: 198.51.100.1", peer=PROXY,
+    )  # fmt: skip
+    assert fields[b"x-forwarded-for"] == b"198.51.100.1, 10.0.0.1"
+    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"https", b"443")
+    assert (fields[b"x-forwarded-host"], fields[b"x-forwarded-user"]) == (b"b.test", b"me")
+    assert (fields[b"forwarded"], fields[b"x-real-ip"]) == (b"for=x", b"198.51.100.1")
+
+
+def test_a_trusted_proxy_that_says_nothing_is_the_client() -> None:
+    fields = sent(b"Host: a.test", peer=PROXY)
+    assert fields[b"x-forwarded-for"] == b"10.0.0.1"
+    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"http", b"7777")
+    assert fields[b"x-forwarded-host"] == b"a.test"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [([b"A: 1"], [b"B: 2"]), ([], []), ([b"X-Gone: 1", b"Connection: x-gone"], [b"A: 1"])]
+)
+def test_another_host_stands_where_the_clients_stood(before: list[bytes], after: list[bytes]) -> None:
+    head = head_of(*before, b"Host: a.test", *after, host_line=b"target:80")
+    kept = [line for line in before if line == b"A: 1"]
+    assert head.split(b"\r\n")[1 : 2 + len(kept) + len(after)] == [*kept, b"Host: target:80", *after]
+    assert head.lower().count(b"\r\nhost:") == 1
+    assert b"X-Forwarded-Host: a.test" in head
+
+
+def test_a_request_without_host_is_given_one() -> None:
+    head = head_of(b"A: 1", host_line=b"target:80")
+    assert head.startswith(b"GET /a?b HTTP/1.1\r\nHost: target:80\r\nA: 1\r\n")
+    assert b"X-Forwarded-Host: asked.test" in head
+
+
+def test_the_lines_of_our_own_hop() -> None:
+    assert b"transfer-encoding" not in sent(b"Host: a")
+    assert sent(b"Host: a", b"Transfer-Encoding: Chunked")[b"transfer-encoding"] == b"chunked"
+    assert sent(b"Host: a", b"TE: gzip, trailers")[b"te"] == b"trailers"
+    assert sent(b"Host: a", b"TE: trailers")[b"connection"] == b"TE"
+    upgraded = sent(b"Host: a", b"Connection: keep-alive, Upgrade", b"Upgrade: foo", b"TE: trailers")
+    assert (upgraded[b"connection"], upgraded[b"upgrade"]) == (b"Upgrade, TE", b"foo")
+    assert sent(b"Host: a", b"Expect: 100-continue", b"Content-Length: 0").get(b"expect") is None
+    assert b"\r\nExpect: 100-continue\r\n" in head_of(b"Host: a", b"Expect: 100-continue", b"Content-Length: 1")
+
+
+def test_an_old_client_neither_expects_nor_upgrades() -> None:
+    head = head_of(
+        b"Host: a", b"Connection: upgrade", b"Upgrade: foo", b"Expect: 100-continue", b"Content-Length: 1",
+        b"TE: trailers",
+        old=True,
+    )  # fmt: skip
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:-2]]
+    assert names[:2] == [b"Host", b"Content-Length"]
+    assert not {b"Connection", b"Upgrade", b"Expect", b"TE"} & set(names)
+    assert b"Via: 1.0 devhost" in head
+
+
+@st.composite
+def request_lines(draw: st.DrawFn) -> list[bytes]:
+    """A sound field section, with whatever a client may put there."""
+    names = st.sampled_from([
+        b"A", b"X-Gone", b"x-gone", b"Connection", b"Keep-Alive", b"TE", b"Proxy", b"Proxy-Authorization",
+        b"X-Forwarded-For",
+        b"x_forwarded_for", b"X-Forwarded-Proto", b"X-FORWARDED-HOST", b"X-Forwarded-Anything", b"Forwarded",
+        b"X-Real-Ip",
+        b"X-Request-ID", b"Via", b"Cookie",
+    ])  # fmt: skip
+    values = st.one_of(
+        near_http.values, st.sampled_from([b"close", b"X-Gone, Cookie", b"trailers", b"keep-alive, host"])
+    )
+    pairs = draw(st.lists(st.tuples(names, values), max_size=8))
+    return [b"Host: a.test", *(b": ".join(pair) for pair in pairs)]
+
+
+@given(request_lines(), st.booleans(), st.booleans())
+def test_every_head_reads_back_as_one_request(lines: list[bytes], old: bool, replaced: bool) -> None:
+    head = head_of(*lines, host_line=b"target" if replaced else None, old=old)
+    (read,) = llhttp.read_requests(head)
+    (again,) = ours.read_requests(head)
+    assert (
+        (read.method, read.target, read.version)
+        == (again.method, again.target, again.version)
+        == (b"GET", b"/a?b", "1.1")
+    )
+    assert read.fields == again.fields
+    assert read.keep_alive
+
+
+@given(request_lines())
+def test_a_stranger_decides_nothing_that_is_vouched_for(lines: list[bytes]) -> None:
+    head = head_of(*lines)
+    (read,) = llhttp.read_requests(head)
+    vouched = [
+        (name, value) for name, value in read.fields if name.lower().replace(b"_", b"-").startswith(b"x-forwarded-")
+    ]
+    assert vouched == [
+        (b"X-Forwarded-For", b"203.0.113.9"), (b"X-Forwarded-Proto", b"http"), (b"X-Forwarded-Port", b"7777"),
+        (b"X-Forwarded-Host", b"a.test"),
+    ]  # fmt: skip
+    names = [name.lower() for name, _ in read.fields]
+    assert names.count(b"x-request-id") == 1
+    assert not {b"forwarded", b"x-real-ip", b"proxy", b"proxy-authorization", b"keep-alive"} & set(names)
+    assert [line for line in lines if line.startswith(b"Cookie")] == [
+        name + b": " + value for name, value in read.fields if name == b"Cookie"
+    ]
+    assert b"X-Gone, Cookie" not in b"".join(line for line in lines if line.startswith(b"Connection")) or not {
+        b"x-gone"
+    } & set(names)
+
+
+# --- loops -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("via", "loop"),
+    [
+        (b"1.1 devhost (1a2b3c4d)", True),
+        (b"1.0 squid, 1.1 DEVHOST (1a2b3c4d), 1.1 x", True),
+        (b"1.1 devhost (ffffffff)", False),
+        (b", ".join([b"1.1 devhost (ffffffff)"] * 7), False),
+        (b", ".join([b"1.1 devhost (ffffffff)"] * 8), True),
+        (b", ".join([b"1.1 squid"] * 50), False),
+        (b"", False),
+    ],
+)
+def test_loops(via: bytes, loop: bool) -> None:
+    assert loops(via, INSTANCE) is loop
+
+
+def test_what_we_send_ourselves_is_a_loop() -> None:
+    fields = fields_of(*head_of(b"Host: a", b"Via: 1.1 x").split(b"\r\n")[1:-2])
+    assert fields.via is not None
+    assert loops(fields.via, INSTANCE)
+
+
+# --- the target ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "prefix", "base", "expected"),
+    [
+        (b"/a/../%2e/b?../c", b"", b"", b"/a/../%2e/b?../c"),
+        (b"*", b"/a", b"/b", b"*"),
+        (b"/v1/x?y=/../z", b"/v1", b"", b"/x?y=/../z"),
+        (b"/v1", b"/v1", b"", b"/"),
+        (b"/v1?q", b"/v1", b"", b"/?q"),
+        (b"/v1/", b"/v1", b"", b"/"),
+        (b"/v1/x", b"/v1", b"/base", b"/base/x"),
+        (b"/x%2Fy/?", b"", b"/base", b"/base/x%2Fy/?"),
+        (b"/v%31/x", b"/v1", b"", b"/x"),
+        (b"/caf%C3%A9/x%20y", "/café".encode(), b"", b"/x%20y"),
+        (b"/a%20b/c", b"/a b", b"/d", b"/d/c"),
+        (b"/v1..x/.y/...", b"", b"/base", b"/base/v1..x/.y/..."),
+        (b"/v11/x", b"/v1", b"", None),
+        (b"/V1/x", b"/v1", b"", None),
+        (b"/v1/../x", b"/v1", b"", None),
+        (b"/v1/%2e%2E/x", b"/v1", b"", None),
+        (b"/v1/..%2fx", b"/v1", b"", None),
+        (b"/v1/x/.", b"", b"/base", None),
+        (b"/v1/..;/x", b"/v1", b"/base", None),
+        (b"/v1/..\\x", b"/v1", b"/base", None),
+        (b"/v1\\..%5cx", b"", b"/base", None),
+    ],
+)  # fmt: skip
+def test_targets_are_rewritten(target: bytes, prefix: bytes, base: bytes, expected: bytes | None) -> None:
+    assert rewrite(target, prefix, base) == expected
+
+
+def where_it_ends(target: bytes) -> bytes:
+    """Give the file that a careless server would open: everything decoded, parameters dropped, dots resolved."""
+    path = unquote_to_bytes(target.partition(b"?")[0]).replace(b"\\", b"/")
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        bare = segment.partition(b";")[0]
+        if bare == b"..":
+            kept = kept[:-1]
+        elif bare not in (b"", b"."):
+            kept.append(bare)
+    return b"/" + b"/".join(kept)
+
+
+segments = st.sampled_from([b"a", b"v1", b"..", b".", b"%2e%2e", b".%2E", b"%2e", b"", b"..;x", b"a;..", b"...",
+                            b"%2f..", b"..%2f",
+                            b"..\\", b"\\..", b"%5c..%5C", b"..%5c..", b"%252e%252e", b"v1%2f..",
+                            b"..%3b"])  # fmt: skip
+
+
+@given(st.lists(segments, max_size=6).map(lambda parts: b"/" + b"/".join(parts)), st.sampled_from([b"", b"/v1",
+                                                                                                   b"/a b"]),
+       st.sampled_from([b"/base", b"/base/v1"]))  # fmt: skip
+def test_no_target_leaves_the_base_path(target: bytes, prefix: bytes, base: bytes) -> None:
+    rewritten = rewrite(target, prefix, base)
+    if rewritten is not None:
+        assert (where_it_ends(rewritten) + b"/").startswith(base + b"/"), rewritten
+        assert rewritten.startswith(base)
+
+
+# --- the response head -----------------------------------------------------------------------------------------------
+
+
+def answer(status: bytes, *lines: bytes) -> ResponseHead:
+    head = parse_response(b"HTTP/1.1 " + status, b"".join(b"\r\n" + line for line in lines))
+    assert isinstance(head, ResponseHead)
+    return head
+
+
+def test_what_a_client_is_sent() -> None:
+    head = answer(
+        b"404 Gone Fishing", b"a: 1", b"Set-Cookie: x", b"set-cookie: y", b"Connection: close", b"X-Request-ID: z"
+    )
+    assert forward.response_head(head, b"id-1", b"\r\nConnection: close") == (
+        b"HTTP/1.1 404 Gone Fishing\r\na: 1\r\nSet-Cookie: x\r\nset-cookie: y\r\nX-Request-ID: id-1\r\n"
+        b"Via: 1.1 devhost\r\nConnection: close\r\n\r\n"
+    )
+
+
+def test_an_old_answer_is_passed_on_as_ours() -> None:
+    head = parse_response(b"HTTP/1.0 200 OK", b"\r\nA: 1")
+    assert isinstance(head, ResponseHead)
+    sent_on = forward.response_head(head, b"id-1", b"")
+    assert sent_on == b"HTTP/1.1 200 OK\r\nA: 1\r\nX-Request-ID: id-1\r\nVia: 1.0 devhost\r\n\r\n"
+
+
+def test_interim_answers_pass_as_they_are() -> None:
+    head = answer(b"103 Early Hints", b"Link: </a>", b"Link: </b>", b"Connection: x")
+    assert forward.informational_head(head) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
+
+
+@given(st.lists(st.tuples(near_http.names, near_http.values).map(b": ".join), max_size=6), st.integers(200, 599))
+def test_every_answer_reads_back(lines: list[bytes], status: int) -> None:
+    head = parse_response(b"HTTP/1.1 %d x" % status, b"".join(b"\r\n" + line for line in lines))
+    if not isinstance(head, ResponseHead):
+        return
+    (read,) = llhttp.read_responses(forward.response_head(head, b"id", b""))
+    assert read.status == status
+    assert [name.lower() for name, _ in read.fields].count(b"x-request-id") == 1
