@@ -1,0 +1,281 @@
+"""Routing against a slow and obviously correct reference: try every route, sort by the contract's order."""
+
+import itertools
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from devhost_server.routing import (
+    RouteMatch,
+    RouteTable,
+    ambiguities,
+    normal_path,
+    parse_host,
+    remove_dot_segments,
+)
+
+LABELS = ["a", "b", "localhost"]
+METHODS = ["GET", "POST"]
+HEADERS = [("x-team", "blue"), ("x-team", "red"), ("x-user", "me")]
+
+
+@dataclass(frozen=True)
+class Request:
+    host: str
+    path: str
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value.encode() for key, value in self.headers if key.encode() == name), None)
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+def host_rank(pattern: str, host: str) -> tuple[int, int, int] | None:
+    """How specific a host pattern is for a host it covers; None if it does not."""
+    if pattern == "*":
+        return (0, 0, 0)
+    if not pattern.startswith("*"):
+        return (2, 0, 0) if pattern == host else None
+    stars, _, suffix = pattern.partition(".")
+    if not host.endswith("." + suffix):
+        return None
+    more = host[: -len(suffix) - 1].split(".")
+    if stars == "*" and len(more) != 1:
+        return None
+    return (1, len(suffix), len(stars) == 1)
+
+
+def satisfies(match: RouteMatch, request: Request) -> bool:
+    path = match.path.rstrip("/")
+    return (
+        (request.path == path or request.path.startswith(path + "/"))
+        and (not match.methods or request.method in match.methods)
+        and all(dict(request.headers).get(name) == value for name, value in match.headers)
+    )
+
+
+def ranked(matches: list[RouteMatch], request: Request) -> list[tuple[tuple[object, ...], str]]:
+    """Every route that answers the request, with its rank, best first."""
+    found = []
+    for match in matches:
+        ranks = [rank for rank in (host_rank(pattern, request.host) for pattern in match.hosts) if rank is not None]
+        if ranks and satisfies(match, request):
+            conditions = len(match.headers) + bool(match.methods)
+            found.append(((max(ranks), len(match.path.rstrip("/")), conditions), match.name))
+    return sorted(found, reverse=True)
+
+
+# --- what is generated -----------------------------------------------------------------------------------------------
+
+hosts = st.lists(st.sampled_from(LABELS), min_size=1, max_size=4).map(".".join)
+patterns = st.one_of(st.just("*"), hosts, hosts.map(lambda host: "*." + host), hosts.map(lambda host: "**." + host))
+paths = st.lists(st.sampled_from(["v1", "v", "v11", "x"]), max_size=3).map(lambda parts: "/" + "/".join(parts))
+header_sets = st.lists(st.sampled_from(HEADERS), max_size=2, unique_by=lambda header: header[0]).map(tuple)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[RouteMatch]:
+    return [
+        RouteMatch(
+            f"r{number}",
+            tuple(draw(st.lists(patterns, min_size=1, max_size=2, unique=True))),
+            draw(paths),
+            draw(st.sets(st.sampled_from(METHODS), max_size=2).map(frozenset)),
+            draw(header_sets),
+        )
+        for number in range(draw(st.integers(1, 6)))
+    ]
+
+
+requests = st.builds(Request, hosts, paths, st.sampled_from([*METHODS, "PUT"]), header_sets)
+
+
+def found_in(table: RouteTable[str], request: Request) -> str | None:
+    levels = table.levels(request.host.encode())
+    assert levels is not None
+    return table.find(levels, request.path.encode() + b"?q=/../x", request.method.encode(), request.header)
+
+
+@settings(max_examples=200)
+@given(tables(), st.lists(requests, min_size=1, max_size=8))
+def test_the_most_specific_route_wins(matches: list[RouteMatch], asked: list[Request]) -> None:
+    table = RouteTable((match, match.name) for match in matches)
+    for request in asked:
+        answers = ranked(matches, request)
+        best = {name for rank, name in answers if rank == answers[0][0]}
+        found = found_in(table, request)
+        assert found in best if answers else found is None
+
+
+def every_request(matches: list[RouteMatch]) -> list[Request]:
+    """Requests enough to tell apart whatever these routes tell apart."""
+    names = {pattern.lstrip("*").lstrip(".") for match in matches for pattern in match.hosts} - {""}
+    asked = [prefix + name for name in names for prefix in ("", "z.", "y.z.")] + ["elsewhere"]
+    headers = [(), *((header,) for header in HEADERS), *itertools.combinations(HEADERS, 2)]
+    return [
+        Request(host, path, method, tuple(chosen))
+        for host in asked
+        for path in sorted({match.path for match in matches})
+        for method in (*METHODS, "PUT")
+        for chosen in headers
+        if len(dict(chosen)) == len(chosen)
+    ]
+
+
+@settings(max_examples=60)
+@given(tables().map(lambda matches: matches[:4]))
+@example([RouteMatch("a", ("h",), methods=frozenset({"GET"})), RouteMatch("b", ("h",), headers=(("x-team", "blue"),))])
+@example([RouteMatch("a", ("h",), "/v1"), RouteMatch("b", ("h",), "/v1/")])
+def test_routes_are_ambiguous_exactly_when_they_tie_for_a_request(matches: list[RouteMatch]) -> None:
+    ties = set()
+    for first, second in itertools.combinations(matches, 2):
+        for request in every_request([first, second]):
+            # As if each host of a route were a route of its own: a tie under any shared host is one.
+            for one, other in itertools.product(first.hosts, second.hosts):
+                answers = ranked(
+                    [
+                        RouteMatch(m.name, (h,), m.path, m.methods, m.headers)
+                        for m, h in ((first, one), (second, other))
+                    ],
+                    request,
+                )
+                if len(answers) == 2 and answers[0][0] == answers[1][0]:
+                    ties.add((first.name, second.name))
+    assert {(one, other) for one, other, _ in ambiguities(matches)} == ties
+
+
+def test_an_ambiguity_is_told_in_a_sentence() -> None:
+    ((one, other, where),) = ambiguities([RouteMatch("a", ("h", "i"), "/v1"), RouteMatch("b", ("i",), "/v1")])
+    assert (one, other) == ("a", "b")
+    assert "host i path /v1" in where
+
+
+def test_a_table_without_conditions_still_tells_hosts_apart() -> None:
+    table = RouteTable([(RouteMatch("one", ("a.test",)), 1), (RouteMatch("all", ("*",)), 2)])
+    for host, expected in ((b"a.test", 1), (b"A.Test.:80", 1), (b"b.test", 2), (b"", 2), (b"[::1]:80", 2)):
+        levels = table.levels(host)
+        assert levels is not None
+        assert table.find(levels, b"/x", b"GET", lambda _: None) == expected
+    assert table.levels(b"a/b") is None
+
+
+@pytest.mark.parametrize(
+    "target", [b"*", b"/", b"/v1", b"/v1/x", b"/v1?", b"//v1//x", b"/%76%31/x", b"/x/../v1", b"/x/%2e%2e/v1"]
+)
+def test_targets_are_compared_in_their_normal_form(target: bytes) -> None:
+    table = RouteTable([(RouteMatch("root", ("h",)), "root"), (RouteMatch("v1", ("h",), "/v1"), "v1")])
+    levels = table.levels(b"h")
+    assert levels is not None
+    expected = "root" if target in (b"*", b"/") else "v1"
+    assert table.find(levels, target, b"GET", lambda _: None) == expected
+
+
+def test_levels_are_remembered_only_so_far() -> None:
+    table = RouteTable([(RouteMatch("all", ("*",)), 1)])
+    for number in range(10_000):
+        assert table.levels(b"h%d" % number)
+    assert table.levels(b"x" * 70_000) is None
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"a", (b"a", b"")),
+        (b"A.Test:80", (b"a.test", b"80")),
+        (b"a.test.:", (b"a.test", b"")),
+        (b"a.test..", (b"a.test.", b"")),
+        (b".", (b".", b"")),
+        (b"127.0.0.1:65535", (b"127.0.0.1", b"65535")),
+        (b"[::1]:8", (b"[::1]", b"8")),
+        (b"[::FFFF:1.2.3.4]", (b"[::ffff:1.2.3.4]", b"")),
+        (b"a_b!$&'()*+,;=~-", (b"a_b!$&'()*+,;=~-", b"")),
+        (b"", None),
+        (b":80", None),
+        (b"a:65536", None),
+        (b"a:1x", None),
+        (b"a:-1", None),
+        (b"a:80:80", None),
+        (b"::1", None),
+        (b"[::1", None),
+        (b"[a]", None),
+        (b"[1.2.3.4]", None),
+        (b"[::1%25eth0]", None),
+        (b"a b", None),
+        (b"a/b", None),
+        (b"a@b", None),
+        (b"a%41", None),
+        (b"a\\b", None),
+        (b"\xc3\xa9", None),
+        (b"a\n", None),
+        (b"x" * 256, None),
+    ],
+)
+def test_hosts(value: bytes, expected: tuple[bytes, bytes] | None) -> None:
+    assert parse_host(value) == expected
+
+
+@given(st.text("aB.-_:[]0", max_size=20).map(str.encode))
+def test_a_parsed_host_parses_to_itself(value: bytes) -> None:
+    parsed = parse_host(value)
+    if parsed is not None:
+        name, _ = parsed
+        again = parse_host(name)
+        assert again is not None
+        assert again[0] in (name, name.removesuffix(b"."))
+        assert name == name.lower()
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+targets = st.lists(
+    st.sampled_from([b"a", b"..", b".", b"", b"%2e", b"%2E.", b"%2f", b"..%2f", b"%41", b"%25", b"b?", b"...",
+                     b"%zz", b"\xff"]),
+    max_size=8,
+).map(lambda parts: b"/" + b"/".join(parts))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/", b"/"),
+        (b"/a/b/", b"/a/b/"),
+        (b"/a?/../b", b"/a"),
+        (b"/a/./b/..", b"/a/"),
+        (b"/../../a", b"/a"),
+        (b"/a%2Fb", b"/a/b"),
+        (b"/%2e%2e/a", b"/a"),
+        (b"//a///b", b"/a/b"),
+        (b"/a/..//b", b"/b"),
+        (b"/%252e", b"/%2e"),
+        (b"/.a/..b/...", b"/.a/..b/..."),
+        (b"/a/.", b"/a/"),
+        (b"*", b"*"),
+    ],
+)
+def test_normal_paths(target: bytes, expected: bytes) -> None:
+    assert normal_path(target) == expected
+
+
+@given(targets)
+def test_a_normal_path_is_its_own_normal_path(target: bytes) -> None:
+    path = normal_path(target)
+    assert path.startswith(b"/")
+    assert not {b".", b".."} & set(path.split(b"/"))
+    assert b"//" not in path
+    # Written as a target again, so that what had been decoded is not decoded twice.
+    assert normal_path(quote_from_bytes(path).encode()) == path
+
+
+@given(targets)
+def test_removing_dot_segments_is_idempotent(path: bytes) -> None:
+    once = remove_dot_segments(path)
+    assert remove_dot_segments(once) == once
