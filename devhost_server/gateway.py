@@ -175,7 +175,9 @@ class Gateway:
         target = upstream.pick()
         fresh = False
         while target is not None:
-            path = forward.rewrite(x.target_path, route.prefix, target.base_path)
+            path: bytes | None = x.target_path
+            if route.prefix or target.base_path:
+                path = forward.rewrite(x.target_path, route.prefix, target.base_path)
             if path is None:
                 return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
             x.target = target
@@ -245,17 +247,20 @@ class Gateway:
         fields = x.fields
         if fields is None:
             raise ValueError(x)
-        if not pass_host or not x.host:
-            host_line: bytes | None = target.authority
-        else:
-            host_line = None if x.host == fields.host else x.host
+        if pass_host and x.host and x.host is fields.host and not x.old:
+            # The common case; with the same fields, all but method, path and id is the same.
+            if not fields.head_before:
+                fields.head_before, fields.head_behind = forward.around_request_id(
+                    fields, x.client.peer, self.snapshot.instance, old=False, host=x.host, host_line=None
+                )
+            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, fields.head_behind))
         return forward.request_head(
             x.method,
             path,
             fields,
             old=x.old,
             host=x.host or target.authority,
-            host_line=host_line,
+            host_line=x.host if pass_host and x.host else target.authority,
             peer=x.client.peer,
             request_id=x.request_id,
             instance=self.snapshot.instance,

@@ -309,7 +309,9 @@ class ClientConnection(asyncio.Protocol):
         exchange = Exchange(self, method[:32], rest.rpartition(b" ")[0], None, time.monotonic())
         exchange.request_complete = False  # there may be more of it: linger, do not reset
         self._buffer = b""
-        self._busy(exchange)
+        self.exchange = exchange
+        self._state = _BUSY
+        self.deadline = NEVER
         self.gateway.refuse(exchange, fault)
 
     def meet(self, peer: Peer) -> None:
@@ -323,7 +325,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, exchange: Exchange, fields: RequestFields, rest: bytes) -> None:
         """Take in what has come of the body, then let the gateway begin."""
-        self._busy(exchange)
+        self.exchange = exchange
+        self._state = _BUSY
+        self.deadline = NEVER
         if fields.chunked or fields.length:
             fault = self._open_body(exchange, fields, rest)
             if fault is not None:
@@ -332,11 +336,6 @@ class ClientConnection(asyncio.Protocol):
         elif rest:
             self._queue(rest)
         exchange.run(self.gateway.handle(exchange))
-
-    def _busy(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self._state = _BUSY
-        self.deadline = NEVER
 
     # -- the body -----------------------------------------------------------------------------------------------------
 
@@ -474,11 +473,9 @@ class ClientConnection(asyncio.Protocol):
     def finish(self, *, keep_alive: bool) -> None:
         """End the exchange; what follows on this connection is the next request, or its end."""
         exchange, self.exchange = self.exchange, None
-        if self._state in (_CLOSED, _TUNNEL):
+        if self._state == _CLOSED or self._state == _TUNNEL or self.transport.is_closing():  # noqa: PLR1714 -- speed
             return
         complete = exchange is None or exchange.request_complete
-        if self.transport.is_closing():
-            return
         if not keep_alive or not complete:
             self._hang_up(complete=complete)
             return
@@ -487,7 +484,7 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer:
             if not self._write_paused:
                 self._loop.call_soon(self._next)
-        else:
+        elif self._paused_for:
             self.resume_body()
 
     def cut(self) -> None:

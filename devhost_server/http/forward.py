@@ -111,6 +111,23 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
     return base + path + mark + query
 
 
+def around_request_id(
+    fields: RequestFields, peer: Peer, instance: bytes, *, old: bool, host: bytes, host_line: bytes | None
+) -> tuple[bytes, bytes]:
+    """Give the head of the request to a target from behind the request target on: what is before the request id, and
+    what is behind it.
+
+    `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
+    gateway in Via, which is how a loop is noticed. Requests with the same fields on one connection share both parts.
+    """
+    block = fields.forward if host_line is None else _with_host(fields, host_line)
+    forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
+    via = b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost ("
+    # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades. It has no chunks either.
+    hop = b"" if old else fields.hop
+    return b" HTTP/1.1" + block + forwarded + b"\r\nX-Request-ID: ", via + instance + b")" + hop + b"\r\n\r\n"
+
+
 def request_head(
     method: bytes,
     target: bytes,
@@ -123,29 +140,9 @@ def request_head(
     request_id: bytes,
     instance: bytes,
 ) -> bytes:
-    """Build the head of the request to a target, empty line included.
-
-    `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
-    gateway in Via, which is how a loop is noticed.
-    """
-    return b"".join(
-        (
-            method,
-            b" ",
-            target,
-            b" HTTP/1.1",
-            fields.forward if host_line is None else _with_host(fields, host_line),
-            _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host,
-            b"\r\nX-Request-ID: ",
-            request_id,
-            b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost (",
-            instance,
-            b")",
-            # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades. It has no chunks either.
-            b"" if old else fields.hop,
-            b"\r\n\r\n",
-        )
-    )
+    """Build the head of the request to a target, empty line included; see `around_request_id`."""
+    before, behind = around_request_id(fields, peer, instance, old=old, host=host, host_line=host_line)
+    return b"".join((method, b" ", target, before, request_id, behind))
 
 
 def _with_host(fields: RequestFields, host: bytes) -> bytes:

@@ -86,7 +86,13 @@ class RequestFields:
     user_agent: bytes = b""
     referer: bytes = b""
     traceparent: bytes = b""
-    log_tail: bytes = b""  # kept here by the access log
+    # Kept here by the gateway and the access log, which make them once for all requests that share the fields.
+    head_before: bytes = b""
+    head_behind: bytes = b""
+    log_route: object = None
+    log_method: bytes = b""
+    log_head: bytes = b""
+    log_tail: bytes = b""
 
     def get(self, name: bytes) -> bytes | None:
         """Give the value of the first field called `name` (lower-case), or None."""

@@ -60,9 +60,6 @@ class ResponseHead:
         return method != b"HEAD" and self.status not in (204, 304) and self.status >= 200
 
 
-# What nearly every answer says, and what names no field.
-_PLAIN_OPTIONS: Final = ((b"keep-alive",), (b"close",))
-
 _Take = Callable[[ResponseHead, bytes], "bool | Fault"]
 
 
@@ -84,7 +81,8 @@ def _transfer_encoding(head: ResponseHead, value: bytes) -> bool | Fault:
 
 
 def _connection(head: ResponseHead, value: bytes) -> bool | Fault:
-    head.nominated += tokens(value)
+    if value != b"keep-alive" or head.old:  # else it says what HTTP/1.1 does anyway
+        head.nominated += tokens(value)
     return False
 
 
@@ -172,5 +170,5 @@ def _apply_connection(head: ResponseHead, kept: list[bytes]) -> list[bytes]:
     options = head.nominated
     # RFC 9112 §9.3: HTTP/1.1 persists unless it says close, HTTP/1.0 only if it says keep-alive.
     head.close = b"close" in options or (head.old and b"keep-alive" not in options)
-    doomed = _LINES.nominated(options) if options not in _PLAIN_OPTIONS else None
+    doomed = _LINES.nominated(options)
     return without(kept, doomed) if doomed else kept

@@ -182,12 +182,13 @@ class ServerConnection(asyncio.Protocol):
     def detach(self) -> bool:
         """Part from the exchange; True if the connection may carry another one."""
         self.exchange = None
-        reusable = self.reusable and self._state == _DONE and not self.transport.is_closing()
-        self._state = _IDLE if reusable else self._state
         self.deadline = NEVER
-        if reusable:
+        if self._state != _DONE or not self.reusable or self.transport.is_closing():
+            return False
+        self._state = _IDLE
+        if self._paused:
             self.resume_reading()
-        return reusable
+        return True
 
     def rest(self, seconds: float) -> None:
         """Wait in the pool, at most for `seconds`."""

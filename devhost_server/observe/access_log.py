@@ -21,6 +21,7 @@ from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
     from devhost_server.exchange import Exchange
+    from devhost_server.http.request_head import RequestFields
 
 # Printable ASCII without the two characters that JSON escapes.
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
@@ -109,26 +110,20 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        fields, target, route, path = x.fields, x.target, x.route, x.target_path
-        if fields is None:
-            tail = self._tail(b"", b"", b"")
+        fields, target, path = x.fields, x.target, x.target_path
+        head, tail = self._shared_parts(x, fields)
+        if target is not None:
+            place = target.log_place
         else:
-            tail = fields.log_tail
-            if not tail:
-                # Requests that share their fields share this part of their lines, too.
-                tail = fields.log_tail = self._tail(fields.user_agent, fields.referer, fields.traceparent)
+            place = b'"upstream":%b,"target_addr":null,' % (b"null" if x.route is None else x.route.log_upstream)
         line = (
-            b'{"ts":"%b%03dZ","request_id":"%b","route":%b,"client":"%b","method":%b,"host":%b,"target":%b,'
-            b'"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":%d,"duration_ms":%.3f,'
-            b'"upstream":%b,"target_addr":%b,"attempts":%d,"connect_ms":%b,"upstream_ms":%b,%b'
+            b'{"ts":"%b%03dZ","request_id":"%b",%b%b,"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,'
+            b'"bytes_out":%d,"duration_ms":%.3f,%b"attempts":%d,"connect_ms":%b,"upstream_ms":%b,%b'
         ) % (
             self._stamp,
             int((now - second) * 1000),
             x.request_id,
-            b"null" if route is None else route.log_name,
-            x.client_address,
-            self._words[x.method],
-            self._words[x.host],
+            head,
             quoted(without_secrets(path)) if path.translate(None, _HARMLESS) else b'"' + path + b'"',
             b"HTTP/1.0" if x.old else b"HTTP/1.1",
             x.status,
@@ -136,8 +131,7 @@ class AccessLog:
             x.bytes_in,
             x.bytes_out,
             seconds * 1000,
-            b"null" if route is None else route.log_upstream,
-            b"null" if target is None else target.log_address,
+            place,
             x.attempts,
             b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null",
             b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
@@ -147,6 +141,30 @@ class AccessLog:
         self._size += len(line)
         if self._size > _BATCH_BYTES:
             self.flush()
+
+    def _shared_parts(self, x: "Exchange", fields: "RequestFields | None") -> tuple[bytes, bytes]:
+        """Give the parts that requests with the same fields share: from the route to the host, and from the worker on.
+
+        They are kept with the fields, so that a connection's next request finds them made.
+        """
+        if fields is None:
+            return self._head(x), self._tail(b"", b"", b"")
+        if not fields.log_tail:
+            fields.log_tail = self._tail(fields.user_agent, fields.referer, fields.traceparent)
+        if fields.log_route is x.route and fields.log_method == x.method and fields.host is x.host:
+            return fields.log_head, fields.log_tail
+        head = self._head(x)
+        if x.route is not None and fields.host is x.host:
+            fields.log_route, fields.log_method, fields.log_head = x.route, x.method, head
+        return head, fields.log_tail
+
+    def _head(self, x: "Exchange") -> bytes:
+        return b'"route":%b,"client":"%b","method":%b,"host":%b,"target":' % (
+            b"null" if x.route is None else x.route.log_name,
+            x.client_address,
+            self._words[x.method],
+            self._words[x.host],
+        )
 
     def _tail(self, user_agent: bytes, referer: bytes, traceparent: bytes) -> bytes:
         return b'"worker":%b,"user_agent":%b,"referer":%b,"traceparent":%b}\n' % (

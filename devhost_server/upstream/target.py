@@ -56,6 +56,7 @@ class Target:
 
     def __init__(
         self,
+        upstream: str,
         options: TargetOptions,
         pool: PoolOptions,
         timeouts: UpstreamTimeouts,
@@ -79,7 +80,7 @@ class Target:
         self.base_path = b"" if self.unix_path is not None else parts.path.rstrip("/").encode()
         self.authority = b"localhost" if self.unix_path is not None else parts.netloc.encode()
         self.address = f"unix:{parts.path}" if self.unix_path is not None else _address(self.host, self.port)
-        self.log_address = b'"' + self.address.encode() + b'"'
+        self.log_place = b'"upstream":"%b","target_addr":"%b",' % (upstream.encode(), self.address.encode())
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
         self._open = 0  # connections there are or that are being made
@@ -126,10 +127,13 @@ class Target:
     def release(self, connection: ServerConnection) -> None:
         """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed."""
         self.active -= 1
-        if connection.detach() and not self._retired:
+        if self._retired or not connection.detach():
+            connection.destroy()
+        elif self._waiters:
             self._offer(connection)
         else:
-            connection.destroy()
+            connection.rest(self.pool.idle_expiry)
+            self._idle[connection] = None
 
     def surrender(self, connection: ServerConnection) -> None:
         """Let a connection leave for good, to become half of a tunnel: tunnels do not take up the pool's room."""

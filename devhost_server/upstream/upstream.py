@@ -32,7 +32,7 @@ class Upstream:
         self.attempts = options.retries.attempts
         self.budget = RetryBudget(options.retries.budget_percent)
         self.targets = tuple(
-            Target(target, options.pool, options.timeouts, wheel, row, target_cell)
+            Target(name, target, options.pool, options.timeouts, wheel, row, target_cell)
             for target, target_cell in zip(options.targets, target_cells, strict=True)
         )
         self._sole = self.targets[0] if len(self.targets) == 1 else None

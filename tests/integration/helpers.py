@@ -151,8 +151,8 @@ class Storm:
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for number in range(self.connections):
-                group.create_task(self._client(number))
+            for _ in range(self.connections):
+                group.create_task(self._client())
 
     def _more(self) -> bool:
         if self._stopping.is_set() or (self.total is not None and self.started >= self.total):
@@ -160,7 +160,7 @@ class Storm:
         self.started += 1
         return True
 
-    async def _client(self, number: int) -> None:
+    async def _client(self) -> None:
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while self._more():
             kind = "idle" if streams else "lost"
@@ -172,8 +172,7 @@ class Storm:
                     return
                 await asyncio.sleep(0.05)
                 continue
-            number += 1
-            streams = await self._exchange(streams, self.requests[number % len(self.requests)], kind)
+            streams = await self._exchange(streams, self.requests[self.started % len(self.requests)], kind)
             if self.pause:
                 await asyncio.sleep(self.pause)
         if streams:
@@ -263,7 +262,7 @@ class Peak:
             self.growth = max(self.growth, tree_kib(self._gateway) - self._before)
 
 
-# -- starts that fail, and who starts -----------------------------------------------------------------------------------
+# -- starts that fail, and who starts ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

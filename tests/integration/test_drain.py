@@ -23,14 +23,10 @@ class DrainingGateway(EchoGateway):
     def __init__(self, workers: int = 1, *, delay: str = "0s", timeout: str = "5s", **options: Any) -> None:
         super().__init__(workers, server={"drain": {"delay": delay, "timeout": timeout}}, **options)
 
-    def __exit__(self, *arguments: Any) -> None:
-        """Judge what the test has stopped; stop what it has not."""
-        if self.running is False and arguments[0] is None:
-            wait_until(lambda: not self.processes(), 1, "no process being left")
-            assert not accepts(self.port)
-            assert not (complaints := self.complaints()), complaints[0]
-            assert self.receipt
-        super().__exit__(*arguments)
+    def stop(self) -> None:
+        """Judge what the test has stopped, or stop it; the last line is the receipt."""
+        super().stop()
+        assert self.receipt
 
     def until_closed(self) -> None:
         """Wait until nothing is accepted any more."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support import Metrics, RawClient, request, wait_until
 from tests.support.gateway import descriptors
 from tests.support.net import accepts
 from tests.support.waiting import seconds_since
-from tests.support.websocket import TEXT, Frame, handshake, read_frame
+from tests.support.websocket import handshake
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ class Watch:
         self.fallen: list[str] = []
         self.scrapes = 0
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
