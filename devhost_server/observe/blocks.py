@@ -1,7 +1,8 @@
 """Who owns which block on the scoreboard: given out by name by the master, kept across reloads.
 
 A name keeps its block for as long as the configuration has it. A block whose name is gone is given out again only once
-no worker can write to it any more: all of them serve a later configuration and nothing is in flight on it.
+no worker can write to it any more: all of them serve a later configuration and nothing is in flight on it. A name that
+is back at once, because a reload has been taken back, finds its own block as it was: some workers never let go of it.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ class Blocks:
         self._is_quiet = is_quiet
         self._plan = BlockPlan({})
         self._retired: list[int] = []
+        self._given_up: dict[str, int] = {}  # by the last commit: what is retired, but still remembered by name
 
     @property
     def owners(self) -> dict[str, int]:
@@ -40,8 +42,10 @@ class Blocks:
     def plan(self, names: Iterable[str]) -> BlockPlan:
         """Find a block for each name. Raises `BlocksFullError`."""
         wanted = list(names)
-        plan = BlockPlan({name: self.owners[name] for name in wanted if name in self.owners}, fresh=self._plan.fresh)
-        reusable = [block for block in self._retired if self._is_quiet(block)]
+        known = self.owners | self._given_up
+        plan = BlockPlan({name: known[name] for name in wanted if name in known}, fresh=self._plan.fresh)
+        kept = set(plan.owners.values())
+        reusable = [block for block in self._retired if block not in kept and self._is_quiet(block)]
         for name in wanted:
             if name in plan.owners:
                 continue
@@ -60,6 +64,6 @@ class Blocks:
         for block in plan.taken:
             self._erase(block)
         kept = set(plan.owners.values())
-        given_up = [block for block in self.owners.values() if block not in kept]
-        self._retired = [block for block in self._retired if block not in kept] + given_up
+        self._given_up = {name: block for name, block in self.owners.items() if block not in kept}
+        self._retired = [*(block for block in self._retired if block not in kept), *self._given_up.values()]
         self._plan = BlockPlan(plan.owners, fresh=plan.fresh)
