@@ -88,7 +88,7 @@ class Gateway:
         self.wheel = wheel
         self.row = scoreboard.row(slot)
         self.log = log
-        self.pool = UpstreamPool(lambda name: self.snapshot.upstreams.get(name))
+        self.pool = UpstreamPool(self._upstream)
         self.draining = False
         self.connections: set[ClientConnection] = set()
         self.tunnels: set[Tunnel] = set()
@@ -114,6 +114,9 @@ class Gateway:
             for client in self.connections:
                 client.meet(self._peer_of(client))
         self.row[Slot.GENERATION] = snapshot.generation
+
+    def _upstream(self, name: str) -> "Upstream | None":
+        return self.snapshot.upstreams.get(name)
 
     # -- the life of a request ----------------------------------------------------------------------------------------
 
@@ -475,11 +478,8 @@ class Gateway:
         observe(row, at + _DURATION, int(seconds * 1e6))
         if x.fault is not None:
             row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
-        if x.response is not None and x.target is not None and route.upstream is not None:
-            self._count_target(x, x.target, x.response.status)
-            observe(row, route.upstream.head_cell, int(x.upstream_seconds * 1e6))
-            if x.connect_seconds:
-                observe(row, route.upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
+        if x.response is not None:
+            self._count_answer(x, route)
         if self.draining:
             if x.fault is None:
                 self.drain_finished += 1
@@ -487,6 +487,16 @@ class Gateway:
                 self.drain_cut += 1
         if self.log.enabled:
             self.log.write(x, seconds)
+
+    def _count_answer(self, x: Exchange, route: Route) -> None:
+        """Count what the target answered, and how long that and the connecting took."""
+        upstream, row = route.upstream, self.row
+        if x.target is None or x.response is None or upstream is None:
+            return
+        self._count_target(x, x.target, x.response.status)
+        observe(row, upstream.head_cell, int(x.upstream_seconds * 1e6))
+        if x.connect_seconds:
+            observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
 
     def _count_target(self, x: Exchange, target: Target, status: int) -> None:
         key = (x.method, status)

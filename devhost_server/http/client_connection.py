@@ -252,23 +252,25 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(found, line)
                 return
             fields = found
-        if len(target) > limits.target:
-            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), line)
-            return
-        if old and fields.chunked:
-            self._refuse(_OLD_CHUNKED, line)
-            return
-        host = fields.host
-        if not host and (host is not None or not old):
-            self._refuse(_ABSENT_HOST, line)
+        fault = self._judge(target, fields, old=old)
+        if fault is not None:
+            self._refuse(fault, line)
             return
         exchange = Exchange(self, method, target, fields, time.monotonic())
         exchange.old = old
         if target[:1] == b"/" or target == b"*":
-            exchange.host = host or b""
+            exchange.host = fields.host or b""
         else:
             exchange.host, exchange.target_path = split_absolute(method, target)
         self._begin(exchange, fields, data[end + 4 :])
+
+    def _judge(self, target: bytes, fields: RequestFields, *, old: bool) -> Fault | None:
+        """Say what is wrong with a head whose parts are sound."""
+        if len(target) > self.gateway.limits.target:
+            return TARGET_TOO_LONG(f"The request target is longer than {self.gateway.limits.target} bytes.")
+        if not fields.host and (fields.host is not None or not old):
+            return _ABSENT_HOST
+        return _OLD_CHUNKED if old and fields.chunked else None
 
     def _analyse(self, method: bytes, target: bytes, block: bytes) -> RequestFields | Fault:
         limits = self.gateway.limits

@@ -114,13 +114,12 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
 def around_request_id(
     fields: RequestFields, peer: Peer, instance: bytes, *, old: bool, host: bytes, host_line: bytes | None
 ) -> tuple[bytes, bytes]:
-    """Give the head of the request to a target from behind the request target on: what is before the request id, and
-    what is behind it.
+    """Give the head of the request to a target, less its beginning: what comes before the request id, and behind it.
 
     `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
     gateway in Via, which is how a loop is noticed. Requests with the same fields on one connection share both parts.
     """
-    block = fields.forward if host_line is None else _with_host(fields, host_line)
+    block = fields.forward if host_line is None else fields.forward_with(host_line)
     forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
     via = b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost ("
     # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades. It has no chunks either.
@@ -143,10 +142,6 @@ def request_head(
     """Build the head of the request to a target, empty line included; see `around_request_id`."""
     before, behind = around_request_id(fields, peer, instance, old=old, host=host, host_line=host_line)
     return b"".join((method, b" ", target, before, request_id, behind))
-
-
-def _with_host(fields: RequestFields, host: bytes) -> bytes:
-    return fields.head_room + b"\r\nHost: " + host + fields.tail_room
 
 
 def _forwarded_lines(fields: RequestFields, peer: Peer, host: bytes) -> bytes:

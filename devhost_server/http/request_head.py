@@ -8,7 +8,6 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from devhost_server.failures import (
@@ -52,47 +51,78 @@ _BAD_CHUNKED: Final = BAD_REQUEST("Transfer-Encoding is not `chunked`, given onc
 _BAD_KEY: Final = BAD_REQUEST("Sec-WebSocket-Key is not 16 bytes in base64, sent with GET.")
 
 
-@dataclass(slots=True, eq=False)
 class RequestFields:
     """What the field section of a request says; read-only once built, several requests may share it.
 
-    `forward` is the block that is passed on; `head_room` and `tail_room` are its parts before and behind the Host
-    line, for when the upstream is given another Host. `hop` holds the lines of our own hop to the target.
+    `forward` is the block that is passed on, made of the lines in `kept`, where the Host line is the one at `host_at`.
+    `hop` holds the lines of our own hop to the target.
     """
 
-    lines: list[bytes]
-    kept: list[bytes] = field(default_factory=list)
-    nominated: list[bytes] = field(default_factory=list)
-    forward: bytes = b""
-    head_room: bytes = b""
-    tail_room: bytes = b""
-    hop: bytes = b""
-    host: bytes | None = None
-    host_at: int = 0
-    length: int | None = None
-    chunked: bool = False
-    close: bool = False
-    keep_alive: bool = False
-    upgrade: bytes | None = None
-    websocket_key: bytes | None = None
-    expect_continue: bool = False
-    trailers_welcome: bool = False
-    forwarded_for: bytes | None = None
-    forwarded_proto: bytes | None = None
-    forwarded_host: bytes | None = None
-    forwarded_port: bytes | None = None
-    request_id: bytes | None = None
-    via: bytes | None = None
-    user_agent: bytes = b""
-    referer: bytes = b""
-    traceparent: bytes = b""
-    # Kept here by the gateway and the access log, which make them once for all requests that share the fields.
-    head_before: bytes = b""
-    head_behind: bytes = b""
-    log_route: object = None
-    log_method: bytes = b""
-    log_head: bytes = b""
-    log_tail: bytes = b""
+    __slots__ = (
+        "chunked",
+        "close",
+        "expect_continue",
+        "forward",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_port",
+        "forwarded_proto",
+        "head_before",
+        "head_behind",
+        "hop",
+        "host",
+        "host_at",
+        "keep_alive",
+        "kept",
+        "length",
+        "lines",
+        "log_head",
+        "log_method",
+        "log_route",
+        "log_tail",
+        "nominated",
+        "referer",
+        "request_id",
+        "traceparent",
+        "trailers_welcome",
+        "upgrade",
+        "user_agent",
+        "via",
+        "websocket_key",
+    )
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.lines = lines
+        self.kept: list[bytes] = []
+        self.nominated: list[bytes] = []
+        self.forward = b""
+        self.hop = b""
+        self.host: bytes | None = None
+        self.host_at = 0
+        self.length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.keep_alive = False
+        self.upgrade: bytes | None = None
+        self.websocket_key: bytes | None = None
+        self.expect_continue = False
+        self.trailers_welcome = False
+        self.forwarded_for: bytes | None = None
+        self.forwarded_proto: bytes | None = None
+        self.forwarded_host: bytes | None = None
+        self.forwarded_port: bytes | None = None
+        self.request_id: bytes | None = None
+        self.via: bytes | None = None
+        self.user_agent = b""
+        self.referer = b""
+        self.traceparent = b""
+        # Kept here by the gateway and the access log, which make them once for all requests that share the fields.
+        self.head_before = b""
+        self.head_behind = b""
+        self.log_route: object = None
+        self.log_method = b""
+        self.log_head = b""
+        self.log_tail = b""
 
     def get(self, name: bytes) -> bytes | None:
         """Give the value of the first field called `name` (lower-case), or None."""
@@ -106,6 +136,12 @@ class RequestFields:
     def has_body(self) -> bool:
         """Whether content follows the head (RFC 9112 §6.3); a length of 0 announces none."""
         return self.chunked or bool(self.length)
+
+    def forward_with(self, host: bytes) -> bytes:
+        """Give the block that is passed on with another Host, in the place of the client's."""
+        at = self.host_at
+        behind = self.kept[at:] if self.host is None else self.kept[at + 1 :]
+        return join_block([*self.kept[:at], b"Host: " + host, *behind])
 
     @property
     def wants_websocket(self) -> bool:
@@ -358,11 +394,8 @@ def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
             return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
         if not set(protocols) - {b"h2c", b"h2"}:
             fields.upgrade = None  # RFC 9110 §7.8: an upgrade may be ignored; the request is served as it stands
-    fields.hop = _hop_lines(fields)
-    at = fields.host_at
-    behind = at if fields.host is None else at + 1
-    fields.head_room = join_block(fields.kept[:at])
-    fields.tail_room = join_block(fields.kept[behind:])
+    if fields.chunked or fields.expect_continue or fields.trailers_welcome or fields.upgrade is not None:
+        fields.hop = _hop_lines(fields)
     fields.forward = join_block(fields.kept)
     return fields
 

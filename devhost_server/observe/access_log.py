@@ -34,7 +34,7 @@ _USER: Final = re.compile(rb"//[^/?#]*@")
 # Lines held while the log cannot be written; beyond it, they are dropped.
 _HELD_BYTES: Final = 4 * 1024 * 1024
 # A batch is written at the latest when it has this size, whatever its age.
-_BATCH_BYTES: Final = 256 * 1024
+_BATCH_BYTES: Final = 32 * 1024
 _MEMORY: Final = 1024
 _MEMORY_LENGTH: Final = 512
 
