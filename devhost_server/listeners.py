@@ -22,7 +22,11 @@ def listen(bind: Bind) -> socket.socket:
     """Give a listening, non-blocking, inheritable socket for an address. Raises `ListenError`."""
     try:
         listener = _unix(bind.path) if bind.path is not None else _tcp(bind)
-        listener.listen(BACKLOG)
+        try:
+            listener.listen(BACKLOG)
+        except OSError:  # another socket that was bound first has begun to listen in between
+            listener.close()
+            raise
     except OSError as error:
         raise ListenError(_explain(bind, error)) from None
     listener.setblocking(False)
@@ -90,6 +94,7 @@ def _remove_stale(path: str) -> None:
     except OSError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a listener whose queue is full would let us wait
         try:
             probe.connect(path)
         except ConnectionRefusedError:
