@@ -231,8 +231,8 @@ def test_a_master_without_descriptors_goes_on_and_recovers(gateway: EchoGateway)
 
 # -- workers that cannot start -----------------------------------------------------------------------------------------
 
-# Runs in every interpreter of the gateway, and looks around at each fork: a worker that is being born fails as told, and
-# the master that forks it may be given a shorter patience with those that hang.
+# Runs in every interpreter of the gateway, and looks around at each fork: a worker that is being born fails as told,
+# and the master that forks it may be given a shorter patience with those that hang.
 SPOIL = """
     import os, signal, sys
 

@@ -1,0 +1,125 @@
+"""What it costs: memory at rest, memory while large bodies pass slow peers, and many requests without an error."""
+
+import os
+import time
+from typing import Any
+
+import pytest
+
+from tests.integration.helpers import EchoGateway, Peak, Storm, pss_kib
+from tests.support import RawClient, Received, ScriptedUpstream, UpstreamConnection, request, wait_until
+
+MIB = 1024 * 1024
+SIZES = [100 * MIB, pytest.param(1024 * MIB, marks=[pytest.mark.long, pytest.mark.timeout(300)])]
+GROWTH_KIB = 64 * 1024
+_PIECE = 256 * 1024
+
+
+def take_slowly(sock: Any, size: int) -> int:
+    """Take so many bytes: nothing for a second, then in pieces with a pause after each; how many came."""
+    time.sleep(1.0)  # the sender runs into whatever buffers there are
+    sock.settimeout(20)
+    buffer, taken = bytearray(_PIECE), 0
+    while taken < size and (got := sock.recv_into(buffer)):
+        taken += got
+        if taken % (8 * _PIECE) < got:
+            time.sleep(0.002)  # the pace of a slow peer
+    return taken
+
+
+def test_an_idle_worker_is_small(capsys: pytest.CaptureFixture[str]) -> None:
+    with EchoGateway(workers=2) as gateway:
+        for _ in range(20):
+            assert gateway.get().status == 200
+        sizes = [pss_kib(pid) for pid in gateway.worker_pids()]
+        (control,) = gateway.titled("control")
+        with capsys.disabled():
+            print(f"\nPSS: workers {sizes} KiB, control {pss_kib(control)} KiB, master {pss_kib(gateway.pid)} KiB")
+        assert max(sizes) < 50 * 1024
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_large_download_passes_a_slow_client(size: int, chunked: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with EchoGateway() as gateway, RawClient(gateway.port, remember=False) as client:
+        assert gateway.get().status == 200
+        with Peak(gateway) as peak:
+            client.send(request("GET", f"/bytes/{size}{'?chunked=1' if chunked else ''}"))
+            incoming = client.start_response()
+            assert incoming.status == 200
+            taken = len(client.buffer)
+            client.buffer.clear()
+            taken += take_slowly(client.sock, size - taken)
+        assert taken >= size
+        with capsys.disabled():
+            print(f"\n{size // MIB} MiB down ({incoming.response.framing}): the processes grew by {peak.growth} KiB")
+        assert peak.growth < GROWTH_KIB
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_large_upload_passes_a_slow_target(
+    size: int, chunked: bool, upstream: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    came: list[int] = []
+
+    def serve(connection: UpstreamConnection, received: Received) -> None:
+        connection.remember = False
+        early = len(connection.buffer)
+        connection.buffer.clear()
+        came.append(early + take_slowly(connection.sock, size - early))
+        connection.respond()
+        connection.finish()
+
+    upstream.serve(serve)
+    routes = {"slow": {"host": "slow.test", "to": upstream.url}}
+    with EchoGateway(routes=routes) as gateway, RawClient(gateway.port) as client:
+        assert gateway.get().status == 200
+        piece = os.urandom(_PIECE)
+        with Peak(gateway) as peak:
+            framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(size)}
+            client.send(request("POST", "/", framing, host="slow.test"))
+            for _ in range(size // _PIECE):
+                client.send(b"%x\r\n%b\r\n" % (_PIECE, piece) if chunked else piece, timeout=20)
+            if chunked:
+                client.send(b"0\r\n\r\n")
+            assert client.read_response(timeout=20).status == 200
+        assert came[0] >= size
+        with capsys.disabled():
+            print(f"\n{size // MIB} MiB up: the processes grew by {peak.growth} KiB")
+        assert peak.growth < GROWTH_KIB
+
+
+def test_many_slow_downloads_at_once_stay_within_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fifty clients that take nothing: each costs its buffers and no more, whatever the size of what it asked for."""
+    with EchoGateway() as gateway:
+        assert gateway.get().status == 200
+        clients = [RawClient(gateway.port, receive_buffer=4096, remember=False) for _ in range(50)]
+        try:
+            with Peak(gateway) as peak:
+                for client in clients:
+                    client.send(request("GET", "/bytes/100000000"))
+                wait_until(lambda: sum(worker["in_flight"] for worker in gateway.status()["workers"]) == 50, 5)
+                time.sleep(1.5)  # the time in which memory would grow without a bound
+            with capsys.disabled():
+                print(f"\n50 stalled downloads of 100 MB: the processes grew by {peak.growth} KiB")
+            assert peak.growth < GROWTH_KIB
+        finally:
+            for client in clients:
+                client.close()
+        wait_until(lambda: sum(worker["in_flight"] for worker in gateway.status()["workers"]) == 0, 5)
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept", "fresh"])
+def test_10000_requests_on_64_connections_without_an_error(fresh: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    total = 2000 if fresh else 10_000
+    with EchoGateway(workers=2) as gateway:
+        began = time.monotonic()
+        with Storm(gateway.port, connections=64, total=total, fresh=fresh) as storm:
+            storm.join(50)
+        took = time.monotonic() - began
+        assert storm.outcomes == {200: total}, storm.details[:5]
+        with capsys.disabled():
+            slowest = max(storm.latencies) * 1000
+            print(f"\n{total} requests on 64 connections in {took:.1f} s, slowest {slowest:.0f} ms")
+        wait_until(lambda: len(gateway.access_log()) == total, 3)
