@@ -316,8 +316,8 @@ class ScriptedUpstream:
                     connection = UpstreamConnection(sock, self._accepted, self)
                     self._connections.append(connection)
                     thread = threading.Thread(target=self._run, args=(connection, self._connection_script), daemon=True)
+                    thread.start()  # before it is listed: only what was started can be joined
                     self._threads.append(thread)
-                    thread.start()
 
     def _run(self, connection: UpstreamConnection, script: ConnectionScript) -> None:
         try:
