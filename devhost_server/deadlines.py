@@ -21,7 +21,7 @@ class Timed(Protocol):
     visit: float
 
     def expire(self, now: float) -> None:
-        """Act on a deadline that has passed. The deadline must be moved, or the item forgotten."""
+        """Act on a deadline that has passed. Without a new deadline, the item is not visited again."""
 
 
 class Wheel:
@@ -64,8 +64,12 @@ class Wheel:
         tick = int(now / TICK)
         while self._last < tick:
             self._last += 1
-            for item in self._slots.pop(self._last, ()):
+            due = self._slots.get(self._last, set())
+            while due:
+                item = due.pop()
                 item.visit = NEVER
                 if item.deadline <= now:
                     item.expire(now)
-                self.watch(item)
+                if item.deadline > now:
+                    self.watch(item)
+            self._slots.pop(self._last, None)

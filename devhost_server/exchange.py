@@ -52,7 +52,6 @@ class Exchange:
         "connect_seconds",
         "connection",
         "continued",
-        "failure_detail",
         "fault",
         "fields",
         "finished_early",
@@ -71,8 +70,8 @@ class Exchange:
         "status",
         "target",
         "target_path",
+        "told_to_go",
         "tried",
-        "tunnel",
         "upstream_seconds",
     )
 
@@ -103,7 +102,7 @@ class Exchange:
         self.finished_early = False  # the whole response came with its head
         self.response_started = False  # bytes of a final response have been handed to the client
         self.continued = False  # a 100 has been forwarded
-        self.tunnel = False
+        self.told_to_go = False  # a tunnel that a drain ended
         self.fault: Fault | None = None
         # What it took.
         self.started = started  # monotonic seconds

@@ -333,6 +333,7 @@ class Gateway:
         self.row[route.cell + RouteCell.WEBSOCKETS] -= 1
         x.bytes_in, x.bytes_out = tunnel.bytes_up, tunnel.bytes_down
         x.connection = None
+        x.told_to_go = tunnel.closing or tunnel.was_cut
         self._account(x)
         self.disconnected(client)
 
@@ -480,7 +481,7 @@ class Gateway:
             row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
         if x.response is not None:
             self._count_answer(x, route)
-        if self.draining:
+        if self.draining and not x.told_to_go:
             if x.fault is None:
                 self.drain_finished += 1
             elif x.fault.failure is DRAINING:
@@ -587,7 +588,11 @@ class Gateway:
         """From now on every answer ends its connection; idle connections end after a moment's grace."""
         self.draining = True
         for client in tuple(self.connections):
-            client.drain(_DRAIN_IDLE_SECONDS)
+            client.drain()
+
+    def idle_seconds(self) -> float:
+        """Give how long a connection may wait for its next request."""
+        return _DRAIN_IDLE_SECONDS if self.draining else self.timeouts.keepalive
 
     def close_websockets(self, count: int) -> None:
         """Tell up to `count` WebSockets that the gateway goes away."""

@@ -63,6 +63,8 @@ def route_path(text: str) -> str:
         raise ValueError(f"{quote(text)} is not a path: its percent-escapes are not UTF-8") from None
     if not path.startswith("/"):
         raise ValueError(f"{quote(text)} is not a path: it begins with / (did you mean {quote('/' + text)}?)")
+    if "//" in path:
+        raise ValueError(f"{quote(text)} is not a path: empty segments are merged before paths are compared")
     if "?" in text or "#" in text or not path.isprintable() or {".", ".."} & set(path.split("/")):
         raise ValueError(f"{quote(text)} is not a path: no query, fragment, control character, . or .. is allowed")
     return path.rstrip("/") or "/"

@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             if self._state == _IDLE:
-                self.arm(self.gateway.timeouts.keepalive)
+                self.arm(self.gateway.idle_seconds())
                 self._loop.call_soon(self._next)
             return
         self.deadline = NEVER
@@ -482,7 +482,7 @@ class ClientConnection(asyncio.Protocol):
             self._hang_up(complete=complete)
             return
         self._state = _IDLE
-        self.arm(self.gateway.timeouts.keepalive)
+        self.arm(self.gateway.idle_seconds())
         if self._buffer:
             if not self._write_paused:
                 self._loop.call_soon(self._next)
@@ -504,10 +504,10 @@ class ClientConnection(asyncio.Protocol):
                 self.arm(self.gateway.timeouts.write_idle)
             self.transport.close()
 
-    def drain(self, seconds: float) -> None:
-        """Give an idle connection up to `seconds` for a request that may be under way, then close it."""
+    def drain(self) -> None:
+        """Give an idle connection a moment for a request that may be under way, then close it."""
         if self._state == _IDLE:
-            self.arm(seconds)
+            self.arm(self.gateway.idle_seconds())
 
     def become_tunnel(self) -> bytes:
         """Leave the transport to a tunnel; give what has come already behind the request."""

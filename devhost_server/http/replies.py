@@ -18,13 +18,9 @@ def reason(status: int) -> str:
         return ""
 
 
-def proxy_status(error: str, details: str = "") -> bytes:
-    """Give a Proxy-Status value (RFC 9209); `details` must not hold what the client should not know."""
-    value = f"devhost; error={error}"
-    if details:
-        quoted = details.encode("ascii", "replace").decode().replace("\\", "\\\\").replace('"', '\\"')
-        value += f'; details="{quoted}"'
-    return value.encode()
+def proxy_status(error: str) -> bytes:
+    """Give a Proxy-Status value (RFC 9209) for one of its error types."""
+    return f"devhost; error={error}".encode()
 
 
 def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_body: bool, hop: bytes) -> bytes:

@@ -142,6 +142,7 @@ class Tunnel:
         "deadline",
         "last_moved",
         "visit",
+        "was_cut",
         "websocket",
     )
 
@@ -159,6 +160,7 @@ class Tunnel:
         self.bytes_up = 0
         self.bytes_down = 0
         self.closing = False  # a drain has asked for the end
+        self.was_cut = False
         self.clock = wheel.clock
         self.last_moved = wheel.clock()
         self.deadline = self.last_moved + idle
@@ -209,22 +211,28 @@ class Tunnel:
         """Put a Close behind the last whole frame that came from `side`; nothing of it is passed on any more."""
         if not side.told:
             side.told = True
-            if not side.other.transport.is_closing():
+            if not side.ended and not side.other.transport.is_closing():
                 side.other.transport.write(_CLOSE_TO_TARGET if side is self._client else _CLOSE_TO_CLIENT)
 
     def cut(self) -> None:
         """End at once, without a clean end."""
+        self.was_cut = True
         self._client.transport.abort()
         self._target.transport.abort()
         self._finish()
 
     def side_ended(self, side: _Side) -> None:
-        """Pass a half-close on; when both halves are closed, the tunnel is."""
-        if side.other.ended or self.closing:
+        """Pass a half-close on; when both halves are closed, the tunnel is.
+
+        While closing, the other side may still have its answer to our Close under way: it is read and dropped.
+        """
+        if side.other.ended:
             self._close()
             return
         if side.other.transport.can_write_eof() and not side.other.transport.is_closing():
             side.other.transport.write_eof()
+        if self.closing:
+            return
         self._idle = min(self._idle, _HALF_CLOSED_SECONDS)
         self._move_deadline(self._idle)
 

@@ -41,13 +41,9 @@ class UpstreamPool:
         from devhost_server.upstream.transport import PoolTransport  # noqa: PLC0415 -- likewise
 
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        return httpx.AsyncClient(
-            transport=PoolTransport(self._find),
-            cookies=no_cookies,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,
-        )
+        transport = PoolTransport(self._find)
+        no_limit = httpx.Timeout(None)  # noqa: S113 -- the upstream's own time-outs hold
+        return httpx.AsyncClient(transport=transport, cookies=no_cookies, trust_env=False, timeout=no_limit)
 
     async def aclose(self) -> None:
         """Close the client, if this process has built one."""
