@@ -26,18 +26,6 @@ def test_every_failure_has_a_reason_a_flag_and_a_name(failure: Failure) -> None:
     assert proxy_status(failure.error) == b"devhost; error=" + failure.error.encode()
 
 
-@given(st.text())
-def test_details_stay_one_quoted_string_on_one_line(details: str) -> None:
-    value = proxy_status("dns_error", details)
-    if not details:
-        assert value == b"devhost; error=dns_error"
-        return
-    quoted = value.removeprefix(b'devhost; error=dns_error; details="')
-    assert all(0x20 <= byte <= 0x7E for byte in value)
-    assert quoted.endswith(b'"')
-    assert b'"' not in quoted[:-1].replace(b"\\\\", b"").replace(b'\\"', b"")
-
-
 @given(st.integers(200, 599), st.binary(max_size=50), st.booleans())
 def test_a_reply_is_one_complete_message(status: int, body: bytes, with_body: bool) -> None:
     body = b"" if status in (204, 304) else body

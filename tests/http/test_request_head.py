@@ -261,12 +261,11 @@ def test_a_request_id_that_could_be_misread_is_replaced(value: bytes) -> None:
     assert not fields.kept
 
 
-def test_the_rooms_around_host_are_what_is_left_without_it() -> None:
+def test_another_host_takes_the_place_of_the_clients() -> None:
     fields = fields_of(b"A: 1", b"X-Gone: 1", b"Host: h", b"Connection: x-gone", b"B: 2")
-    assert (fields.head_room, fields.tail_room) == (b"\r\nA: 1", b"\r\nB: 2")
-    assert fields.head_room + b"\r\nHost: h" + fields.tail_room == fields.forward
-    hostless = fields_of(b"A: 1")
-    assert hostless.head_room + hostless.tail_room == hostless.forward
+    assert fields.forward == b"\r\nA: 1\r\nHost: h\r\nB: 2"
+    assert fields.forward_with(b"other:80") == b"\r\nA: 1\r\nHost: other:80\r\nB: 2"
+    assert fields_of(b"A: 1").forward_with(b"h").replace(b"\r\nHost: h", b"") == b"\r\nA: 1"
 
 
 # --- differences between readers -------------------------------------------------------------------------------------
