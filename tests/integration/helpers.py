@@ -42,6 +42,7 @@ class EchoGateway(Gateway):
         server: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         exit_codes: tuple[int, ...] = (0,),
+        stdout: int | None = None,
         **config: Any,
     ) -> None:
         self.echo_port = free_port()
@@ -53,7 +54,7 @@ class EchoGateway(Gateway):
             "routes": {"echo": {"host": "*", "to": self.echo_url}, **(routes or {})},
             **config,
         }
-        super().__init__(self.settings, environment=environment, exit_codes=exit_codes)
+        super().__init__(self.settings, environment=environment, stdout=stdout, exit_codes=exit_codes)
 
     @property
     def echo_url(self) -> str:
