@@ -158,13 +158,22 @@ def _begin(plan: Plan, works: list[Work], extra: list[Proxy]) -> Results:
             _say(f"{error}\n")
     return Results(
         made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "loadtests/compare.py", *sys.argv[1:]]),
+        command=shlex.join(["python", "loadtests/compare.py", *without_file(sys.argv[1:])]),
         revision=machine.revision(CHECKOUT),
         rounds=plan.rounds,
         seconds=plan.seconds,
         machine=machine.description(),
         versions=versions,
     )
+
+
+def without_file(arguments: list[str]) -> list[str]:
+    """The arguments without `--json FILE`: where somebody keeps files is nobody's business."""
+    kept = [word for word in arguments if not word.startswith("--json=")]
+    if "--json" in kept:
+        at = kept.index("--json")
+        del kept[at : at + 2]
+    return kept
 
 
 def _refuse_without_tools() -> None:

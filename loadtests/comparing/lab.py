@@ -18,9 +18,8 @@ from typing import Self
 
 from . import proc, upstream
 from .machine import Cores
-from .proxies import PROXIES, Proxy, Setting, UnavailableError, Variant
+from .proxies import CHECKOUT, PROXIES, Proxy, Setting, UnavailableError, Variant
 
-PACKAGE_PARENT = Path(__file__).parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 8.0
 _FIRST_PORT = 18_100  # below the range from which the kernel takes ports for outgoing connections
@@ -82,11 +81,11 @@ class Lab:
     def _start_upstream(self) -> None:
         place = self._place("upstream")
         if self._echoes:
-            command = [sys.executable, "-m", f"{package()}.websocket", "echo", str(self.upstream_port)]
+            command = generator("websocket", "echo", str(self.upstream_port))
         else:
             nginx, configuration = PROXIES["nginx"].executable(), upstream.write(place, self.upstream_port)
             command = [nginx, "-e", "stderr", "-p", str(place), "-c", str(configuration)]
-        self.start("upstream", command, self.cores.load, place, loadtests_environment())
+        self.start("upstream", command, self.cores.load, place, generator_environment())
         wait_for(lambda: answers(self.upstream_port, "bench.test"), "the upstream", self.directory / "upstream.out")
 
     def enter(self, proxy: Proxy, variant: Variant) -> Contender:
@@ -199,11 +198,11 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def package() -> str:
-    """The name under which child processes import this package."""
-    return Path(__file__).parent.name
+def generator(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as a process of its own."""
+    return [sys.executable, "-m", f"loadtests.comparing.{module}", *arguments]
 
 
-def loadtests_environment() -> dict[str, str]:
-    """What makes `package()` importable for child processes."""
-    return {"PYTHONPATH": str(PACKAGE_PARENT)}
+def generator_environment() -> dict[str, str]:
+    """What lets such a process find this package."""
+    return {"PYTHONPATH": str(CHECKOUT)}

@@ -12,14 +12,13 @@ import select
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from . import proc, wrk
-from .lab import Contender, loadtests_environment, package
+from .lab import Contender, generator, generator_environment
 from .wrk import LoadError
 
 Measurement = dict[str, float]
@@ -46,8 +45,7 @@ class Load(Protocol):
     def measure(self, occasion: Occasion) -> Measurement:
         """Put the load on. Raises `LoadError`."""
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """The command that does the same by hand, or what is done in words."""
 
 
@@ -80,10 +78,9 @@ class Wrk:
     def _words(self, url: str, seconds: int, host: str) -> list[str]:
         return wrk.command(url, connections=self.connections, seconds=seconds, mode=self.mode, host=host)
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """wrk's command line, with the script by its name alone."""
-        words = self._words(f"http://PROXY{self.path}", 3, "bench.test")
+        words = self._words(f"http://PROXY{self.path}", whole(seconds), "bench.test")
         return shlex.join(word.rpartition("/")[2] if word.endswith("wrk.lua") else word for word in words)
 
 
@@ -99,10 +96,9 @@ class WebSocket:
         words = ["load", str(occasion.contender.port), str(self.connections), str(self.size), f"{occasion.seconds:g}"]
         return _generated(occasion, "websocket", words)
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """The clients' command line."""
-        return f"python -m comparing.websocket load PORT {self.connections} {self.size} 3"
+        return f"python -m loadtests.comparing.websocket load PORT {self.connections} {self.size} {seconds:g}"
 
 
 @dataclass(frozen=True)
@@ -123,12 +119,10 @@ class Paced:
         measured = _generated(occasion, "paced", [str(contender.port), contender.host, *map(str, numbers)])
         return {**measured, "peak": peak, "goodput_share": measured["rps"] / peak}
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """The pacer's command line."""
-        return (
-            f"python -m comparing.paced PORT bench.test RATE {self.connections} 3 SEED  # RATE = {self.share:g} × peak"
-        )
+        rate = f"{self.share:g}×PEAK"
+        return f"python -m loadtests.comparing.paced PORT bench.test {rate} {self.connections} {seconds:g} SEED"
 
 
 def _peak(occasion: Occasion) -> float:
@@ -140,8 +134,8 @@ def _peak(occasion: Occasion) -> float:
 
 def _generated(occasion: Occasion, module: str, words: list[str]) -> Measurement:
     """Run one of our own generators on the cores of the load."""
-    command = ["taskset", "-c", occasion.cores, sys.executable, "-m", f"{package()}.{module}", *words]
-    environment = {**os.environ, **loadtests_environment()}
+    command = ["taskset", "-c", occasion.cores, *generator(module, *words)]
+    environment = {**os.environ, **generator_environment()}
     before = occasion.contender.cpu_seconds()
     try:
         done = subprocess.run(
@@ -188,8 +182,7 @@ class Rest:
             "processes": len(proc.pids(root)),
         }
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """What is done."""
         return f"wrk for {_PEAK_SECONDS} s, a second's pause, then /proc/PID/smaps_rollup and /proc/PID/stat"
 
@@ -212,8 +205,7 @@ class IdleConnections:
             alive = sum(_is_open(link) for link in links)
         return {"connections": alive, "errors": self.count - alive, "bytes_per_connection": grown / max(alive, 1)}
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """What is done."""
         return f"{self.count:,} connections, a GET on each, then the growth of Pss in /proc/PID/smaps_rollup"
 
@@ -265,8 +257,7 @@ class Spread:
             held = _settled(workers, contender.port, self.count)
         return spread_of(held)
 
-    @property
-    def command(self) -> str:
+    def described(self, seconds: float) -> str:
         """What is done."""
         return f"{self.count} connections at once, then the sockets in /proc/PID/fd of each worker"
 

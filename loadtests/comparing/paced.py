@@ -2,7 +2,7 @@
 
 Latency counts from when a request was due, not from when it could be sent, so a stall of the proxy is seen by every
 request that was due during it (wrk waits for answers instead, and so asks a slow proxy less).
-`python -m comparing.paced PORT HOST RATE CONNECTIONS SECONDS SEED` prints one JSON object.
+`python -m loadtests.comparing.paced PORT HOST RATE CONNECTIONS SECONDS SEED` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ class Pacer:
         while self._due_at and time.perf_counter() < until:
             self._receive(0.01)
         self.outcome.failed += len(self._due_at)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for link in self._links.values():
+            link.close()
+        self._epoll.close()
 
     def _settle(self) -> None:
         until = time.perf_counter() + _STRAGGLERS_SECONDS
@@ -187,8 +193,8 @@ def main(arguments: list[str]) -> None:
     gc.disable()
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # the default of 50 µs is a whole request
     try:
-        pacer = Pacer(int(port), host, int(connections))
-        pacer.run(float(rate), float(seconds), random.Random(int(seed)))
+        with contextlib.closing(Pacer(int(port), host, int(connections))) as pacer:
+            pacer.run(float(rate), float(seconds), random.Random(int(seed)))
     except OSError as error:
         sys.exit(f"{error}")
     print(json.dumps(report(pacer.outcome, float(seconds))))

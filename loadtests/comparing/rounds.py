@@ -35,7 +35,10 @@ def measure(work: Work, proxies: Iterable[Proxy], plan: Plan) -> WorkResult:
         unit=work.unit,
         axis=work.axis,
         note=work.note,
-        cases=[CaseResult(case.label, case.x, case.load.command, case.variant.label) for case in work.cases],
+        cases=[
+            CaseResult(case.label, case.x, case.load.described(_seconds(work, case, plan)), case.variant.label)
+            for case in work.cases
+        ],
     )
     rounds = min(plan.rounds, work.rounds or plan.rounds)
     present = [proxy for proxy in proxies if _takes_part(proxy, result)]
@@ -45,6 +48,10 @@ def measure(work: Work, proxies: Iterable[Proxy], plan: Plan) -> WorkResult:
             entered = _enter(lab, work, present, result)
             _run(work, entered, result, plan, batch)
     return result
+
+
+def _seconds(work: Work, case: Case, plan: Plan) -> float:
+    return plan.seconds * work.weight * case.weight
 
 
 def _takes_part(proxy: Proxy, result: WorkResult) -> bool:
@@ -79,13 +86,12 @@ def _enter(lab: Lab, work: Work, proxies: Sequence[Proxy], result: WorkResult) -
 
 def _run(work: Work, entries: Sequence[Entry], result: WorkResult, plan: Plan, numbers: range) -> None:
     peaks: dict[int, float] = {}
-    seconds = plan.seconds * work.weight
     if not work.fresh:
         _warm_up(entries, peaks, plan)
     for number in numbers:
         for index, case, contender in turned(entries, number):
             plan.say(f"{work.name} {case.label} round {number + 1}: {contender.name}")
-            occasion = Occasion(contender, plan.cores.load, seconds, number, peaks)
+            occasion = Occasion(contender, plan.cores.load, _seconds(work, case, plan), number, peaks)
             with _noted(result, contender.name, case):
                 measured = with_memory(case.load.measure(occasion), contender)
                 result.cases[index].results.setdefault(contender.name, []).append(

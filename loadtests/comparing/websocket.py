@@ -1,7 +1,8 @@
 """WebSockets: the echo that the proxies talk to, and the clients that send a message and wait for its echo.
 
 Both are as bare as Python gets on uvloop, so that a core is enough for them beside a proxy on another.
-`python -m comparing.websocket echo PORT`, and `load PORT CONNECTIONS SIZE SECONDS`, which prints one JSON object.
+`python -m loadtests.comparing.websocket echo PORT`, and `load PORT CONNECTIONS SIZE SECONDS`, which prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import uvloop
@@ -94,6 +95,10 @@ class Echo(asyncio.Protocol):
             self._transport.write(frame(_PONG if opcode == _PING else opcode, payload))
             if opcode == _CLOSE:
                 self._transport.close()
+
+    def stop(self) -> None:
+        """Leave at once."""
+        self._transport.abort()
 
     def _handshake(self) -> bool:
         head, end, _ = bytes(self._buffer).partition(b"\r\n\r\n")
@@ -186,7 +191,7 @@ class Client(asyncio.Protocol):
 
     def _upgraded(self, data: bytes) -> None:
         self._received += data
-        if not self._received.endswith(b"\r\n\r\n"):
+        if b"\r\n\r\n" not in self._received:
             return
         right = self._received.startswith(b"HTTP/1.1 101") and accept_of(_KEY) in self._received
         if right:
@@ -209,17 +214,23 @@ async def make_load(port: int, connections: int, size: int, seconds: float) -> d
     """Open the connections, load them, and sum up. Raises `OSError` if one cannot be opened."""
     loop, load = asyncio.get_running_loop(), Load(size)
     clients = [(await loop.create_connection(lambda: Client(load), "127.0.0.1", port))[1] for _ in range(connections)]
+    try:
+        return await _loaded(load, clients, seconds)
+    finally:
+        for client in clients:
+            client.finish()
+        await asyncio.sleep(0)  # the turn in which they are closed
+
+
+async def _loaded(load: Load, clients: Sequence[Client], seconds: float) -> dict[str, float]:
     await asyncio.wait_for(asyncio.gather(*(client.open for client in clients)), _CONNECT_SECONDS)
     began = time.perf_counter()
     load.until = began + seconds
     for client in clients:
         client.send()
     await asyncio.sleep(seconds)
-    spent = time.perf_counter() - began
-    messages, lost = len(load.latencies), load.lost
-    for client in clients:
-        client.finish()
-    return {"requests": messages, "seconds": spent, "errors": load.errors + lost, **summary(load.latencies)}
+    measured = {"requests": len(load.latencies), "seconds": time.perf_counter() - began}
+    return {**measured, "errors": load.errors + load.lost, **summary(load.latencies)}
 
 
 async def _serve_echo(port: int) -> None:

@@ -8,8 +8,11 @@ from .loads import IdleConnections, Load, Paced, Rest, Spread, WebSocket, Wrk
 from .proxies import GATEWAY, Variant
 
 SERVERS = (GATEWAY, "nginx", "nginx+log", "haproxy", "envoy", "traefik", "caddy")
+TUNED = "nginx+64k"
+BODIES = (*SERVERS, TUNED)
 NEAR = (GATEWAY, "nginx", "nginx+log", "haproxy")
 PAIR = (GATEWAY, "nginx+log")
+_BUFFERS = f"`{TUNED}` is nginx with buffers of 64 KB instead of its own 4 and 8 KB."
 EVERYBODY = (*SERVERS, "aiohttp", "httpx")
 PLAIN = Variant()
 
@@ -23,6 +26,8 @@ class Case:
     variant: Variant = PLAIN
     x: float | None = None
     """Where it stands on the axis of what grows."""
+    weight: float = 1.0
+    """Its measurements last this many times as long as the others'."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,20 @@ WORKS: dict[str, Work] = {
         Work(
             "connections",
             "Small GET by connections",
-            tuple(Case(f"{count:,}", Wrk(connections=count), x=count) for count in (1, 32, 512, 5000)),
+            (
+                *(Case(f"{count}", Wrk(connections=count), x=count) for count in (1, 32, 512)),
+                Case("5,000", Wrk(connections=5000), Variant(clients=5100), x=5000, weight=2.0),
+            ),
+            proxies=(GATEWAY, "nginx", "nginx+log"),
             axis="client connections",
             weight=1.5,
             note="Opening the connections is part of what is measured: with 5,000 it is a good part.",
         ),
-        _one("down-100k", "100 KB down", Wrk("/static/100k"), proxies=SERVERS),
-        _one("down-10m", "10 MB down", Wrk("/static/10m", connections=4), proxies=SERVERS),
-        _one("up-10m", "10 MB up", Wrk("/upload", connections=4, mode="upload 10000000"), proxies=SERVERS),
+        _one("down-100k", "100 KB down", Wrk("/static/100k"), proxies=BODIES, note=_BUFFERS),
+        _one("down-10m", "10 MB down", Wrk("/static/10m", connections=4), proxies=BODIES, note=_BUFFERS),
+        _one(
+            "up-10m", "10 MB up", Wrk("/upload", connections=4, mode="upload 10000000"), proxies=BODIES, note=_BUFFERS
+        ),
         _one("ws-64", "WebSocket echo, 64 B", WebSocket(64), proxies=SERVERS, unit="message"),
         Work(
             "routes",
@@ -96,14 +107,15 @@ WORKS: dict[str, Work] = {
             weight=1.5,
             note="Poisson arrivals; latency from the moment a request was due.",
         ),
-        _one(
+        Work(
             "idle-10000",
             "10,000 idle keep-alive connections",
-            IdleConnections(10_000),
+            (Case("", IdleConnections(10_000), Variant(clients=10_100)),),
             rounds=1,
             fresh=True,
             unit="connection",
-            note="Memory of the processes; the kernel's socket buffers are the same for all.",
+            note="Growth of the processes, without what nginx sets aside at its start for each connection it may get,\n"
+            "and without the kernel's socket buffers, which are the same for all.",
         ),
         Work(
             "overload",
@@ -121,7 +133,8 @@ WORKS: dict[str, Work] = {
             "fairness",
             "400 connections at once, two workers",
             (Case("", Spread(400), Variant(workers=2)),),
-            proxies=(GATEWAY, "nginx"),
+            proxies=(GATEWAY, "nginx", "nginx+reuseport", "uvloop", "uvloop+reuseport"),
+            note="`+reuseport`: a listening socket for each worker, to which the kernel deals connections by a hash.",
             unit="connection",
         ),
         Work(
