@@ -540,6 +540,7 @@ class Gateway:
         client.meet(self._peer_of(client))
         self.connections.add(client)
         self.row[Slot.ACCEPTED] += 1
+        self.row[Slot.CONNECTIONS] = len(self.connections)  # at once: the others look at it when they accept
         self.listener_open[client.listener] += 1
         if len(self.connections) > self.limits.connections:
             self.row[Slot.OVERLOADED] += 1

@@ -25,6 +25,7 @@ import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
 
+from devhost_server.accepting import Acceptor
 from devhost_server.deadlines import TICK, Wheel
 from devhost_server.drain import Spread
 from devhost_server.forks import forget_foreign_variables, hold_signals, release_signals
@@ -45,6 +46,8 @@ _SECOND_TICKS: Final = round(1 / TICK)
 _PR_SET_PDEATHSIG: Final = 1
 # What is still sent after the last exchange has been cut: error answers and Close frames.
 _LAST_WORDS_SECONDS: Final = 0.5
+# How long a slow reader of the access log is waited for at the end.
+_LAST_LINES_SECONDS: Final = 1.0
 # Full collections of a worker's heap are long pauses; what a request allocates is freed by counting references.
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
 
@@ -55,6 +58,7 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, worker: "GatewayWorker") -> None:
         super().__init__(config)
         self._worker = worker
+        self._acceptors: list[Acceptor] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -65,27 +69,22 @@ class GatewayServer(uvicorn.Server):
         """Serve until the worker is told to stop."""
         await self._worker.serving()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept on the listeners that the workers share, each its share."""
+        self.servers = []
+        self._acceptors = [Acceptor(sock, self._make_protocol, self._worker.load) for sock in sockets or []]
+        for acceptor in self._acceptors:
+            acceptor.start()
+        self.started = True
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return ClientConnection(self.config, self.server_state, {})
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain instead of closing everything at once."""
-        await self._accept_the_last(sockets or [])
-        for server in self.servers:
-            server.close()
+        for acceptor in self._acceptors:
+            await acceptor.stop()
         await self._worker.drain()
-
-    async def _accept_the_last(self, sockets: list[socket.socket]) -> None:
-        """Take what the kernel has accepted for us already: closing the listeners would reset those connections."""
-        loop = asyncio.get_running_loop()
-        for listener in sockets:
-            while True:
-                try:
-                    accepted, _ = listener.accept()
-                except OSError:
-                    break
-                accepted.setblocking(False)
-                with contextlib.suppress(OSError):
-                    await loop.connect_accepted_socket(
-                        lambda: ClientConnection(self.config, self.server_state, {}), accepted
-                    )
 
 
 class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
@@ -128,6 +127,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         gc.set_threshold(*_GC_THRESHOLDS)
         scoreboard, publication = self.app.scoreboard, self.app.publication
         self._row = scoreboard.row(self.slot)
+        self._rows = [scoreboard.row(slot) for slot in range(scoreboard.capacity.slots)]
         self._row[Slot.PID], self._row[Slot.STARTED_AT] = os.getpid(), time.time_ns() // 1000
         self._enter(WorkerState.BOOTING)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -174,12 +174,27 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             hold_signals()  # without a loop, one that comes now would make this end look like a violent one
             ticking.cancel()
             self._gateway.write_gauges()
-            self._gateway.log.close()
+            await self._finish_log()
+
+    async def _finish_log(self) -> None:
+        """Write the log to its end; a pipe that is full is given a moment."""
+        log, last = self._gateway.log, time.monotonic() + _LAST_LINES_SECONDS
+        log.flush()
+        while log.held and time.monotonic() < last:
+            await asyncio.sleep(TICK)
+            log.flush()
+        log.close()
 
     async def serving(self) -> None:
         """Be ready until the master says to stop."""
         self._enter(WorkerState.READY)
         await self._stop.wait()
+
+    def load(self) -> tuple[int, int]:
+        """Give the connections of this worker, and of the least loaded one that is ready."""
+        mine = len(self._gateway.connections)
+        others = [row[Slot.CONNECTIONS] for row in self._rows if row[Slot.STATE] == WorkerState.READY]
+        return mine, min(others, default=mine)
 
     async def _read_document(self) -> Document:
         while True:

@@ -176,7 +176,7 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what has gathered; what the destination does not take now is held, up to a bound."""
-        if not self._lines:
+        if not self.held:
             return
         if self._sink is not None:
             self._lines = self._sink.write(self._lines)
@@ -185,11 +185,19 @@ class AccessLog:
             self._size -= len(self._lines.pop(0))
             self._row[Slot.LOG_DROPPED] += 1
 
+    @property
+    def held(self) -> bool:
+        """Whether there are lines that the destination has not taken yet."""
+        return bool(self._lines) or (self._sink is not None and self._sink.holds)
+
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left; what is not taken now is lost, and counted."""
         self.flush()
+        self._row[Slot.LOG_DROPPED] += len(self._lines)
+        self._lines = []
         if self._sink is not None:
             self._sink.close()
+            self._sink = None
 
 
 class Sink:
@@ -220,6 +228,11 @@ class Sink:
             # A reader that is gone will not come back; one that is slow may, and a full disk may be cleared.
             self.gone = error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
         return lines[at:]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rest of a line that was written in part waits to be written."""
+        return bool(self._rest) and not self.gone
 
     def _piece_end(self, lines: list[bytes], at: int) -> int:
         """Give the end of the lines from `at` on that go out in one write."""

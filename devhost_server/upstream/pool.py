@@ -42,7 +42,7 @@ class UpstreamPool:
 
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         transport = PoolTransport(self._find)
-        no_limit = httpx.Timeout(None)  # noqa: S113 -- the upstream's own time-outs hold
+        no_limit = httpx.Timeout(None)
         return httpx.AsyncClient(transport=transport, cookies=no_cookies, trust_env=False, timeout=no_limit)
 
     async def aclose(self) -> None:
