@@ -171,7 +171,12 @@ class Builder:
             self._scoreboard.target_at(blocks.targets[target_key(name, target.url)]) for target in options.targets
         ]
         kept = previous.upstreams.get(name) if previous is not None else None
-        if kept is not None and kept.options == options and kept.cell == cell:
+        if (
+            kept is not None
+            and kept.options == options
+            and kept.cell == cell
+            and [target.cell for target in kept.targets] == target_cells
+        ):
             return kept
         return Upstream(name, options, self._wheel, self._row, cell, target_cells, start=self._slot)
 

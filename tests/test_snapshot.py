@@ -36,7 +36,9 @@ def document(
     settings = Settings.model_validate(
         sections | {"routes": {name: {"name": name} | options for name, options in routes.items()}}
     )
-    targets = [target_key(name, target.url) for name, up in settings.upstreams.items() for target in up.targets]
+    # web's before api's: blocks stay with their names, whatever becomes of the others.
+    keys = (target_key(name, target.url) for name, up in settings.upstreams.items() for target in up.targets)
+    targets = sorted(keys, reverse=True)
     blocks = Blocks(
         {name: at for at, name in enumerate([UNROUTED, *routes])},
         {name: at for at, name in enumerate(upstreams)},

@@ -29,7 +29,8 @@ _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 _HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
 # What is called like a secret in a query is logged without its value, and a user in a URL not at all.
 _SECRET_WORD: Final = re.compile(rb"token|secret|passw|api_?key|signature|credential|auth", re.IGNORECASE)
-_PARAMETER: Final = re.compile(rb"([?&;])([^=&;#]*)=([^&;#]*)")
+# A semicolon may separate parameters or belong to a value: it ends a name, never a secret.
+_PARAMETER: Final = re.compile(rb"([?&;])([^=&;#]*)=([^&#]*)")
 _USER: Final = re.compile(rb"//[^/?#]*@")
 # Lines held while the log cannot be written; beyond it, they are dropped.
 _HELD_BYTES: Final = 4 * 1024 * 1024
@@ -79,6 +80,7 @@ class AccessLog:
         self._worker = b"%d" % worker
         self._lines: list[bytes] = []
         self._size = 0
+        self._stuck = False
         self._second = -1
         self._stamp = b""
         self._words = _Memory()
@@ -140,7 +142,10 @@ class AccessLog:
         self._lines.append(line)
         self._size += len(line)
         if self._size > _BATCH_BYTES:
-            self.flush()
+            if not self._stuck:
+                self.flush()
+            elif self._size > _HELD_BYTES:
+                self._drop(len(self._lines) // 4)
 
     def _shared_parts(self, x: "Exchange", fields: "RequestFields | None") -> tuple[bytes, bytes]:
         """Give the parts that requests with the same fields share: from the route to the host, and from the worker on.
@@ -181,9 +186,16 @@ class AccessLog:
         if self._sink is not None:
             self._lines = self._sink.write(self._lines)
         self._size = sum(map(len, self._lines))
-        while self._lines and (self._size > _HELD_BYTES or self._sink is None or self._sink.gone):
-            self._size -= len(self._lines.pop(0))
-            self._row[Slot.LOG_DROPPED] += 1
+        # Until the next tick, what did not go is not tried again: a reader that sleeps must not slow the traffic.
+        self._stuck = bool(self._lines)
+        if self._sink is None or self._sink.gone:
+            self._drop(len(self._lines))
+
+    def _drop(self, count: int) -> None:
+        """Give up the oldest lines, and count them."""
+        self._size -= sum(map(len, self._lines[:count]))
+        del self._lines[:count]
+        self._row[Slot.LOG_DROPPED] += count
 
     @property
     def held(self) -> bool:
@@ -193,8 +205,7 @@ class AccessLog:
     def close(self) -> None:
         """Write what is left; what is not taken now is lost, and counted."""
         self.flush()
-        self._row[Slot.LOG_DROPPED] += len(self._lines)
-        self._lines = []
+        self._drop(len(self._lines))
         if self._sink is not None:
             self._sink.close()
             self._sink = None
@@ -262,10 +273,14 @@ class _SharedSink(Sink):
 class _SocketSink(_SharedSink):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self._socket = socket.socket(fileno=os.dup(fd))
+        self._socket = socket.socket(fileno=fd)
 
     def _send(self, piece: bytes) -> int:
         return self._socket.send(piece, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def close(self) -> None:
+        """Close the socket, and its descriptor with it."""
+        self._socket.close()
 
 
 class _PolledSink(_SharedSink):

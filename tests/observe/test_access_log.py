@@ -193,7 +193,7 @@ def test_requests_that_share_their_fields_do_not_share_what_differs(path: Path) 
         (b"/?token=x", b"/?token=***"),
         (b"/?a=1&Access_Token=x&b=2", b"/?a=1&Access_Token=***&b=2"),
         (b"/?password=x=y&passwd=z", b"/?password=***&passwd=***"),
-        (b"/?api_key=1;apikey=2", b"/?api_key=***;apikey=***"),
+        (b"/?api_key=1;apikey=2", b"/?api_key=***"),
         (b"/?X-Amz-Signature=1&X-Amz-Credential=2", b"/?X-Amz-Signature=***&X-Amz-Credential=***"),
         (b"/?client_secret=1#token=2", b"/?client_secret=***#token=2"),
         (b"/?a=token&b=c", b"/?a=token&b=c"),

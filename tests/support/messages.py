@@ -175,7 +175,8 @@ def request_size(data: bytes) -> int:
         raise BadMessageError(f"not a request line: {first[:200]!r}")
     fields = parse_fields(rest)
     codings, lengths = fields.all("transfer-encoding"), fields.all("content-length")
-    if len(codings) + len(lengths) > 1 or len(fields.all("host")) != 1:
+    hosts = fields.all("host")
+    if len(codings) + len(lengths) > 1 or len(hosts) > 1 or (not hosts and not first.endswith(b"HTTP/1.0")):
         raise BadMessageError(f"framed twice, or not exactly one Host: {fields}")
     if lengths:
         if not re.fullmatch("[0-9]{1,18}", lengths[0]):
