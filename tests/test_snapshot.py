@@ -27,6 +27,9 @@ UPSTREAMS: dict[str, Any] = {
     "web": {"targets": ["unix:/run/web.sock"], "pass_host": False, "retries": {"attempts": 3}},
 }
 
+# A name keeps its block whatever becomes of the others, as the master sees to.
+_BLOCKS = {"api http://127.0.0.1:8000": 0, "api http://127.0.0.1:8001/base": 1, "web unix:/run/web.sock": 2}
+
 
 def document(
     routes: dict[str, Any] = ROUTES, upstreams: dict[str, Any] = UPSTREAMS, *, generation: int = 1, **server: Any
@@ -36,13 +39,11 @@ def document(
     settings = Settings.model_validate(
         sections | {"routes": {name: {"name": name} | options for name, options in routes.items()}}
     )
-    # web's before api's: blocks stay with their names, whatever becomes of the others.
-    keys = (target_key(name, target.url) for name, up in settings.upstreams.items() for target in up.targets)
-    targets = sorted(keys, reverse=True)
+    keys = [target_key(name, target.url) for name, up in settings.upstreams.items() for target in up.targets]
     blocks = Blocks(
         {name: at for at, name in enumerate([UNROUTED, *routes])},
         {name: at for at, name in enumerate(upstreams)},
-        {key: at for at, key in enumerate(targets)},
+        {key: _BLOCKS.get(key, len(_BLOCKS) + at) for at, key in enumerate(keys)},
     )
     return Document(generation, "dev", "1a2b3c4d", settings.model_dump(mode="json"), blocks)
 
