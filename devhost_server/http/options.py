@@ -29,7 +29,7 @@ class Limits(Options):
     )
     body: Size | None = Field(default=None, description="Longest request body; longer is 413. `null` sets no limit.")
     connections: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
-        default=10_000, description="Most client connections of one worker; beyond it new ones wait in the backlog."
+        default=10_000, description="Most client connections of one worker; more are answered with 503 and closed."
     )
 
 
