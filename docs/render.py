@@ -44,7 +44,7 @@ def layers() -> str:
     """List the layers of the import contract, the highest first."""
     contracts = configparser.ConfigParser()
     contracts.read(ROOT / ".importlinter")
-    rows = contracts["importlinter:contract:layers"]["layers"].split("\n")
+    rows = contracts["importlinter:contract:one-way"]["layers"].split("\n")
     return "\n".join(["```", *(row.strip().replace(" | ", "   ") for row in rows if row.strip()), "```"])
 
 
