@@ -21,21 +21,25 @@ _WRITE_HIGH: Final = 128 * 1024
 
 
 class FrameFollower:
-    """Follows the boundaries of WebSocket frames (RFC 6455 §5.2) in a stream of bytes."""
+    """Follows the boundaries of WebSocket messages (RFC 6455 §5.2) in a stream of bytes.
 
-    __slots__ = ("_header", "_left")
+    A Close may come between two fragments of a message (§5.4), but some readers take it for an error there.
+    """
+
+    __slots__ = ("_fragmented", "_header", "_left")
 
     def __init__(self) -> None:
         self._left = 0  # payload bytes of the frame under way
         self._header = b""  # of the next frame, as far as it has come
+        self._fragmented = False  # further fragments of a message are to come
 
     @property
     def between(self) -> bool:
-        """Whether the bytes so far end where a frame ends."""
-        return not self._left and not self._header
+        """Whether the bytes so far end where a message ends."""
+        return not self._left and not self._header and not self._fragmented
 
     def follow(self, data: bytes, *, stop: bool = False) -> int:
-        """Take in bytes; give how many belong to whole frames or the one under way.
+        """Take in bytes; give how many belong to whole messages or the one under way.
 
         With `stop`, only up to the first boundary; otherwise all of them.
         """
@@ -45,7 +49,7 @@ class FrameFollower:
                 step = min(self._left, size - at)
                 self._left -= step
                 at += step
-            if self._left or at == size or (stop and at and not self._header):
+            if self._left or at == size or (stop and at and self.between):
                 return at
             at = self._read_header(data, at)
 
@@ -53,14 +57,21 @@ class FrameFollower:
         """Read the length of the next frame; give where its payload begins, or the end of the data."""
         if not self._header and len(data) - at >= 2 and data[at + 1] & 0x7F < 126:
             self._left = (data[at + 1] & 0x7F) + (4 if data[at + 1] & 0x80 else 0)
+            self._note(data[at])
             return at + 2
         for end in range(at, len(data)):
             self._header += data[end : end + 1]
             length = _payload_length(self._header)
             if length is not None:
+                self._note(self._header[0])
                 self._left, self._header = length, b""
                 return end + 1
         return len(data)
+
+    def _note(self, first: int) -> None:
+        """Note from the first byte of a frame whether its message goes on; control frames are no part of one."""
+        if not first & 0x08:
+            self._fragmented = not first & 0x80
 
 
 def _payload_length(header: bytes) -> int | None:
