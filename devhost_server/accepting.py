@@ -25,6 +25,8 @@ _YIELD_SECONDS: Final = 0.002
 # Out of descriptors or memory: until something is closed, trying again is of no use.
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _EXHAUSTED_SECONDS: Final = 0.1
+# What accept(2) says of a connection that ended before we came to it.
+_PASSING: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ECONNRESET))
 _COMPLAINT_SECONDS: Final = 10.0
 
 
@@ -44,6 +46,7 @@ class Acceptor:
         self._handing: set[asyncio.Task[None]] = set()
         self._resumes: asyncio.TimerHandle | None = None
         self._has_yielded = False
+        self._stopped = False
         self._complained = 0.0
 
     def start(self) -> None:
@@ -52,6 +55,7 @@ class Acceptor:
 
     async def stop(self) -> None:
         """Take what the kernel has accepted for us already, then close: closing alone would reset those connections."""
+        self._stopped = True
         if self._resumes is not None:
             self._resumes.cancel()
         self._loop.remove_reader(self._listener.fileno())
@@ -82,7 +86,7 @@ class Acceptor:
                 self._complain(error)
                 self._pause(_EXHAUSTED_SECONDS)
                 return False
-            return True  # this one was reset before we came to it
+            return error.errno in _PASSING
         accepted.setblocking(False)
         task = self._loop.create_task(self._hand_over(accepted))
         self._handing.add(task)
@@ -94,6 +98,8 @@ class Acceptor:
             await self._loop.connect_accepted_socket(self._make_protocol, accepted)
 
     def _pause(self, seconds: float) -> None:
+        if self._stopped:
+            return
         self._loop.remove_reader(self._listener.fileno())
         self._resumes = self._loop.call_later(seconds, self._resume)
 
