@@ -72,7 +72,7 @@ def test_wrks_line_is_found_among_what_else_it_says() -> None:
     sample = wrk_module.parse(f"Running 2s test @ http://x/\n  1 threads and 32 connections\n{WRK_LINE}\n")
     assert (sample.requests, sample.rps) == (1000, 500)
     assert (sample.p50, sample.p99, sample.p999) == (0.001, 0.002, 0.004)
-    assert sample.errors == 15
+    assert (sample.errors, sample.refused) == (15, 4)
 
 
 def test_no_line_is_an_error_that_says_what_wrk_said() -> None:
@@ -150,6 +150,16 @@ def test_wrk_sends_what_a_mode_says(mode: str, line: str, size: int) -> None:
         assert len({headers["Cookie"] for _, headers, _ in Seen.seen}) == len(Seen.seen)
     if mode == "post 2000":
         json.loads(Seen.seen[0][2])
+
+
+@needs_nginx_and_wrk
+def test_wrk_pauses_between_requests_and_tells_refusals_from_other_errors() -> None:
+    with serving(answering(200, 503)) as port:
+        command = wrk_module.command(f"http://127.0.0.1:{port}/", connections=2, seconds=1, mode="think 50")
+        sample = wrk_module.run(command, str(max(os.sched_getaffinity(0))), 1)
+    assert 4 <= sample.requests <= 90  # 40 on average
+    assert sample.refused == sample.errors
+    assert abs(2 * sample.refused - sample.requests) <= 2
 
 
 # -- /proc ------------------------------------------------------------------------------------------------------------
@@ -591,6 +601,14 @@ def test_every_table_is_rectangular() -> None:
     for line, following in itertools.pairwise(lines):
         if line.startswith("|") and following.startswith("|"):
             assert line.count("|") == following.count("|")
+
+
+def test_a_page_without_figures_has_none() -> None:
+    page = report.page(example(works={}), "")
+    assert "No figures yet" in page
+    assert page.count("not measured") == len(TARGETS)
+    assert "![" not in page
+    assert "abc1234" not in page
 
 
 def test_enough_rounds_are_not_called_a_look() -> None:

@@ -129,9 +129,8 @@ def nice(value: float) -> float:
 
 def number_text(value: float) -> str:
     """A figure with as many digits as it is worth: three."""
-    if value >= 1000:
-        return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:.3g}"
+    worth = float(f"{value:.3g}")
+    return f"{worth:,.0f}" if abs(worth) >= 1000 else f"{worth:.3g}"
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:

@@ -34,6 +34,7 @@ _QUICK_WORKS = (
 )
 _QUICK_PROXIES = (GATEWAY, "nginx", "nginx+log")
 _BEYOND_QUIET = 0.5
+_ROUNDS, _SECONDS = 5, 2.0
 
 
 @click.group()
@@ -73,7 +74,7 @@ def run(
         cores = machine.Cores.available()
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    plan = Plan(rounds or (2 if quick else 5), seconds or (1.0 if quick else 2.0), cores, _say)
+    plan = Plan(rounds or (2 if quick else _ROUNDS), seconds or (1.0 if quick else _SECONDS), cores, _say)
     results = _begin(plan, works, extra)
     _warn_of_noise(results)
     os.sched_setaffinity(0, {int(cores.load)})  # what this process does is part of the load
@@ -100,12 +101,16 @@ def _measure(work: Work, extra: list[Proxy], plan: Plan, results: Results) -> No
 
 
 @main.command(name="report")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option(
     "--docs", type=click.Path(path_type=Path, file_okay=False), default=CHECKOUT / "docs", help="Where to write."
 )
-def report_command(file: Path, docs: Path) -> None:
-    """Make docs/benchmarks.md and its charts from what `run --json FILE` kept."""
+def report_command(file: Path | None, docs: Path) -> None:
+    """Make docs/benchmarks.md and its charts from what `run --json FILE` kept; without FILE, without figures."""
+    if file is None:
+        plan = Plan(_ROUNDS, _SECONDS, machine.Cores.available(), _say)
+        click.echo(*report.publish_nothing(_begin(plan, [], []), docs))
+        return
     try:
         results = Results.load(file)
     except (OSError, FormatError) as error:

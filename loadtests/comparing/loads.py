@@ -14,17 +14,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from . import proc, wrk
 from .lab import Contender, generator, generator_environment
+from .proxies import GATEWAY, Variant
 from .wrk import LoadError
 
 Measurement = dict[str, float]
 _GRACE = 30.0
 _PEAK_SECONDS = 2
 _PEAK_CONNECTIONS = 32
+_PROBE_RATE, _PROBE_CONNECTIONS = 200, 200
+_ANSWER_SECONDS = 0.05
+"""What an answer takes under overload, by guess: what is really offered is counted."""
+
+
+Peaks = dict[tuple[str, Variant], float]
+"""Requests per second that a proxy reached at most."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,8 @@ class Occasion:
     cores: str
     seconds: float
     round: int
-    peaks: dict[int, float]
-    """Requests per second that a proxy reached at most, by its process id; filled by the loads that need it."""
+    peaks: Peaks
+    """Filled by the loads that need it."""
 
 
 class Load(Protocol):
@@ -103,7 +112,10 @@ class WebSocket:
 
 @dataclass(frozen=True)
 class Paced:
-    """A fixed rate: a share of the most that this proxy was found to answer with 32 connections."""
+    """A fixed rate: a share of what this proxy was found to answer at most, or of what the gateway was if that is less.
+
+    So nothing is asked at a rate at which the load itself would be at its end, and who is faster has it easier.
+    """
 
     share: float
     connections: int
@@ -111,18 +123,77 @@ class Paced:
     def measure(self, occasion: Occasion) -> Measurement:
         """Find the peak once, then run the pacer as a process."""
         contender = occasion.contender
-        peak = occasion.peaks.get(contender.process.pid)
-        if peak is None:
-            peak = occasion.peaks[contender.process.pid] = _peak(occasion)
-        rate = peak * self.share
-        numbers = (f"{rate:.0f}", self.connections, f"{occasion.seconds:g}", occasion.round)
-        measured = _generated(occasion, "paced", [str(contender.port), contender.host, *map(str, numbers)])
-        return {**measured, "peak": peak, "goodput_share": measured["rps"] / peak}
+        peak = known_peak(occasion)
+        rate = self.share * min(peak, occasion.peaks.get((GATEWAY, contender.variant), peak))
+        measured = _generated(occasion, "paced", _paced_words(occasion, rate, self.connections, occasion.seconds))
+        return {**measured, "peak": peak}
 
     def described(self, seconds: float) -> str:
         """The pacer's command line."""
         rate = f"{self.share:g}×PEAK"
         return f"python -m loadtests.comparing.paced PORT bench.test {rate} {self.connections} {seconds:g} SEED"
+
+
+def _paced_words(occasion: Occasion, rate: float, connections: int, seconds: float) -> list[str]:
+    contender = occasion.contender
+    numbers = (f"{rate:.0f}", connections, f"{seconds:g}", occasion.round)
+    return [str(contender.port), contender.host, *map(str, numbers)]
+
+
+@dataclass(frozen=True)
+class Overload:
+    """More than the proxy can answer: connections that ask again after a pause, whatever the answer was.
+
+    wrk asks, and counts what is answered with 200 and what with 503; beside it a pacer of `_PROBE_RATE` requests a
+    second finds out how long either takes.
+    """
+
+    share: float
+    connections: int
+
+    def measure(self, occasion: Occasion) -> Measurement:
+        """Find the peak once, then run both."""
+        peak, contender = known_peak(occasion), occasion.contender
+        pause = max(1, round(1000 * (self.connections / (self.share * peak) - _ANSWER_SECONDS)))
+        words = self._words(f"http://127.0.0.1:{contender.port}/", pause, whole(occasion.seconds), contender.host)
+        before = contender.cpu_seconds()
+        with ThreadPoolExecutor(1) as threads:
+            flood = threads.submit(wrk.run, words, occasion.cores, occasion.seconds)
+            probe_words = _paced_words(occasion, _PROBE_RATE, _PROBE_CONNECTIONS, max(occasion.seconds - 0.5, 0.5))
+            probe = _generated(occasion, "paced", probe_words)
+            sample = flood.result()
+        spent = contender.cpu_seconds() - before
+        served = sample.requests - sample.refused
+        return {
+            "requests": served,
+            "seconds": sample.seconds,
+            "rps": served / sample.seconds,
+            "offered": sample.rps,
+            "peak": peak,
+            "goodput_share": served / sample.seconds / peak,
+            "refused": sample.refused,
+            "errors": sample.errors - sample.refused + probe["errors"],
+            "cpu_us": per_request(spent, sample.requests),
+            **{figure: probe[figure] for figure in ("p50", "p99", "p999", "refused_p99")},
+        }
+
+    def _words(self, url: str, pause: object, seconds: int, host: str) -> list[str]:
+        return wrk.command(url, connections=self.connections, seconds=seconds, mode=f"think {pause}", host=host)
+
+    def described(self, seconds: float) -> str:
+        """Both command lines."""
+        words = self._words("http://PROXY/", "PAUSE", whole(seconds), "bench.test")
+        flood = shlex.join(word.rpartition("/")[2] if word.endswith("wrk.lua") else word for word in words)
+        probe = f"python -m loadtests.comparing.paced PORT bench.test {_PROBE_RATE} {_PROBE_CONNECTIONS}"
+        return f"{flood} & {probe} {max(seconds - 0.5, 0.5):g} SEED"
+
+
+def known_peak(occasion: Occasion) -> float:
+    """The proxy's peak, measured the first time that it is asked for."""
+    key = (occasion.contender.name, occasion.contender.variant)
+    if key not in occasion.peaks:
+        occasion.peaks[key] = _peak(occasion)
+    return occasion.peaks[key]
 
 
 def _peak(occasion: Occasion) -> float:

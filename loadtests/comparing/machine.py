@@ -50,6 +50,7 @@ def description() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
+        "somaxconn": int(Path("/proc/sys/net/core/somaxconn").read_text()),
         "virtual": "hypervisor" in Path("/proc/cpuinfo").read_text(),
         "python": platform.python_version(),
         "pinning": asdict(Cores.available()),

@@ -169,8 +169,11 @@ class Pacer:
         self._open()
 
 
-def report(outcome: Outcome, seconds: float) -> dict[str, float]:
-    """What is printed: the served requests as every load tells them, and what became of the others."""
+def report(outcome: Outcome, seconds: float, busy: float = 0.0) -> dict[str, float]:
+    """What is printed: the served requests as every load tells them, and what became of the others.
+
+    `busy` is the share of the time in which this process was: near 1, it is this process that is measured.
+    """
     refused = summary(outcome.refused)
     offered = len(outcome.served) + len(outcome.refused) + outcome.failed + outcome.unsent
     return {
@@ -182,6 +185,7 @@ def report(outcome: Outcome, seconds: float) -> dict[str, float]:
         "refused": len(outcome.refused),
         "refused_p99": refused["p99"],
         "unsent": outcome.unsent,
+        "load_busy": busy,
     }
 
 
@@ -194,10 +198,12 @@ def main(arguments: list[str]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # the default of 50 µs is a whole request
     try:
         with contextlib.closing(Pacer(int(port), host, int(connections))) as pacer:
+            began, spent = time.perf_counter(), time.process_time()
             pacer.run(float(rate), float(seconds), random.Random(int(seed)))
+            busy = (time.process_time() - spent) / (time.perf_counter() - began)
     except OSError as error:
         sys.exit(f"{error}")
-    print(json.dumps(report(pacer.outcome, float(seconds))))
+    print(json.dumps(report(pacer.outcome, float(seconds), busy)))
 
 
 if __name__ == "__main__":

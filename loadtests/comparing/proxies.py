@@ -149,7 +149,6 @@ class Proxy:
 
 _NGINX = """
 worker_processes {workers}; daemon off; pid {directory}/pid; error_log {directory}/error.log crit;
-worker_rlimit_nofile 65536;
 events {{ worker_connections {connections}; }}
 http {{
   client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};

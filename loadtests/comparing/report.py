@@ -77,6 +77,7 @@ def columns(unit: str) -> tuple[Column, ...]:
         _median_column("p50 ms", "p50", _milliseconds),
         _median_column("p99 ms", "p99", _milliseconds),
         _median_column("p99.9 ms", "p999", _milliseconds),
+        _median_column("load busy", "load_busy", _percent),
         _median_column("peak/s", "peak", _plain),
         _median_column("share of peak", "goodput_share", _percent),
         _median_column("refused (503)", "refused", _plain),
@@ -169,8 +170,8 @@ def page(results: Results, source: str) -> str:
         "## Targets",
         _targets(results),
         *(f"![{alt(name)}]({CHARTS}/{name})" for name in drawn if not name.startswith("growth-")),
-        "## Machine and versions",
-        _machine(results),
+        "## Machine and versions" if results.works else "",
+        _machine(results) if results.works else "",
         "## Method",
         _method(results),
         "## Measuring again",
@@ -187,6 +188,8 @@ def alt(chart: str) -> str:
 
 
 def _introduction(results: Results, source: str) -> str:
+    if not results.works:
+        return f"No figures yet: a run of {_ROUNDS_WORTH_PUBLISHING} rounds on a quiet machine will put them here."
     few = (
         "" if results.rounds >= _ROUNDS_WORTH_PUBLISHING else f"\n\n**Rounds: {results.rounds}. A look, not a result.**"
     )
@@ -210,7 +213,7 @@ def _machine(results: Results) -> str:
     machine: dict[str, Any] = results.machine
     kind = " of a virtual machine" if machine["virtual"] else ""
     shared = ", one of which the load uses too" if machine["pinning"]["pair_shares"] else ""
-    system = f"Linux {machine['kernel']}, Python {machine['python']}"
+    system = f"Linux {machine['kernel']} (somaxconn {machine['somaxconn']}), Python {machine['python']}"
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
     load = f"load average before: {machine['load_before']:.2f}"
     cores = (
@@ -239,7 +242,8 @@ def _method(results: Results) -> str:
 * Requests per second are what one core of proxy gives while one core holds both the upstream and the load: for the
   fastest proxies it is the load that is at its end.
 * wrk corrects its latencies for the time in which it could not ask (coordinated omission); the fixed-rate load counts
-  from the moment a request was due.
+  from the moment a request was due. `load busy` is the share of the time in which the load itself was: near 100 % it is
+  the load that is measured.
 * TLS is off everywhere. None but `{GATEWAY}` and `nginx+log` writes an access log."""
 
 
@@ -280,13 +284,17 @@ def _cpu_bars(results: Results) -> str:
 
 
 def _ratio_bars(results: Results) -> str:
+    """The gateway's cost as a multiple of nginx's; in grey, of nginx's with larger buffers, where that was measured."""
     rows = []
-    for _, case, proxy, rounds in results.figures():
-        base = case.results.get("nginx")
-        value = ratio(rounds, base, "cpu_us") if proxy == GATEWAY and base else None
-        if value is not None:
-            title = next(work.title for work in results.works.values() if case in work.cases)
-            rows.append(charts.Bar(f"{title} {case.label}".strip(), value, first=True))
+    for name, case, proxy, rounds in results.figures():
+        if proxy != GATEWAY:
+            continue
+        for base in ("nginx", TUNED):
+            value = ratio(rounds, case.results.get(base, []), "cpu_us")
+            if value is not None:
+                label = f"{results.works[name].title} {case.label}".strip()
+                tuned = base == TUNED
+                rows.append(charts.Bar(f"{label}, larger buffers" if tuned else label, value, first=not tuned))
     if not rows:
         return ""
     return charts.bars("The gateway's CPU beside nginx's", "times bare nginx, by work", rows, labels=300)
@@ -304,6 +312,13 @@ def _growth(work: WorkResult) -> str:
         rows.append(charts.Line(name, tuple(points)))
     rows = [row for row in rows if len(row.points) > 1]
     return charts.lines(work.title, work.axis or "", f"CPU µs per {work.unit}", rows) if rows else ""
+
+
+def publish_nothing(results: Results, docs: Path) -> list[Path]:
+    """Write the page of a comparison that is still to be made."""
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "benchmarks.md").write_text(page(results, ""))
+    return [docs / "benchmarks.md"]
 
 
 def publish(results: Results, source: Path, docs: Path) -> list[Path]:

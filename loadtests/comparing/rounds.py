@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .lab import Contender, Lab
-from .loads import Occasion, rounded, with_memory
+from .loads import Occasion, Peaks, rounded, with_memory
 from .machine import Cores
 from .proxies import Proxy, UnavailableError, Variant
 from .results import CaseResult, WorkResult
@@ -85,7 +85,7 @@ def _enter(lab: Lab, work: Work, proxies: Sequence[Proxy], result: WorkResult) -
 
 
 def _run(work: Work, entries: Sequence[Entry], result: WorkResult, plan: Plan, numbers: range) -> None:
-    peaks: dict[int, float] = {}
+    peaks: Peaks = {}
     if not work.fresh:
         _warm_up(entries, peaks, plan)
     for number in numbers:
@@ -99,7 +99,7 @@ def _run(work: Work, entries: Sequence[Entry], result: WorkResult, plan: Plan, n
                 )
 
 
-def _warm_up(entries: Sequence[Entry], peaks: dict[int, float], plan: Plan) -> None:
+def _warm_up(entries: Sequence[Entry], peaks: Peaks, plan: Plan) -> None:
     """Let each proxy open its connections and get going; what it fails at will show in the rounds."""
     seen: set[int] = set()
     for _, case, contender in entries:

@@ -12,7 +12,7 @@ SMALL = '{"hello":"world","x":"0123456789012345678901234567890123456789"}'
 """The small answer: 66 bytes of JSON."""
 SIZES = {"1k": 1_000, "16k": 16_000, "100k": 100_000, "10m": 10_000_000}
 _CONFIGURATION = """
-worker_processes 1; daemon off; pid {directory}/pid; error_log {directory}/error.log crit; worker_rlimit_nofile 65536;
+worker_processes 1; daemon off; pid {directory}/pid; error_log {directory}/error.log crit;
 events {{ worker_connections 32768; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; client_max_body_size 0; sendfile on;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .loads import IdleConnections, Load, Paced, Rest, Spread, WebSocket, Wrk
+from .loads import IdleConnections, Load, Overload, Paced, Rest, Spread, WebSocket, Wrk
 from .proxies import GATEWAY, Variant
 
 SERVERS = (GATEWAY, "nginx", "nginx+log", "haproxy", "envoy", "traefik", "caddy")
@@ -80,7 +80,8 @@ WORKS: dict[str, Work] = {
             proxies=(GATEWAY, "nginx", "nginx+log"),
             axis="client connections",
             weight=1.5,
-            note="Opening the connections is part of what is measured: with 5,000 it is a good part.",
+            note="Opening the connections is part of what is measured: with 5,000 it is a good part, and errors are\n"
+            "those that came when the accept queue was full (`somaxconn`: no listener can have a longer one).",
         ),
         _one("down-100k", "100 KB down", Wrk("/static/100k"), proxies=BODIES, note=_BUFFERS),
         _one("down-10m", "10 MB down", Wrk("/static/10m", connections=4), proxies=BODIES, note=_BUFFERS),
@@ -101,11 +102,12 @@ WORKS: dict[str, Work] = {
         ),
         _one(
             "half-load",
-            "Small GET at half of each proxy's own peak",
+            "Small GET at half the peak",
             Paced(0.5, connections=64),
             proxies=SERVERS,
             weight=1.5,
-            note="Poisson arrivals; latency from the moment a request was due.",
+            note="Poisson arrivals, at half of the proxy's own peak or of the gateway's, if that is less; latency\n"
+            "counts from the moment a request was due.",
         ),
         Work(
             "idle-10000",
@@ -121,13 +123,13 @@ WORKS: dict[str, Work] = {
             "overload",
             "Offered twice the peak",
             (
-                Case("waits", Paced(2.0, connections=2000)),
-                Case("sheds", Paced(2.0, connections=2000), Variant(sheds=True)),
+                Case("waits", Overload(2.0, connections=4000), Variant(clients=4300)),
+                Case("sheds", Overload(2.0, connections=4000), Variant(sheds=True, clients=4300)),
             ),
             proxies=(GATEWAY,),
             weight=1.5,
-            note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. "
-            "2,000 client connections; what none was free for is `unsent`.",
+            note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. Latencies are those\n"
+            "of a probe beside the load.",
         ),
         Work(
             "fairness",

@@ -66,6 +66,10 @@ function modes.hosts(count)  -- each request for another of `count` hosts, so th
   end
 end
 
+function modes.think(mean)  -- each connection pauses between requests, `mean` milliseconds on average
+  delay = function() return math.floor(-tonumber(mean) * math.log(1 - math.random())) end
+end
+
 function init(arguments)
   modes[arguments[1] or "get"](arguments[2])
 end

@@ -29,6 +29,8 @@ class Sample:
     p99: float
     p999: float
     errors: int
+    refused: int = 0
+    """Of them, answers of 400 and above."""
 
     @property
     def rps(self) -> float:
@@ -60,4 +62,4 @@ def parse(output: str, complaints: str = "") -> Sample:
         raise LoadError(f"wrk measured nothing: {(complaints or output).strip()[-300:] or 'no output'}")
     said: dict[str, Any] = json.loads(line.removeprefix(_MARK))
     errors = sum(said[kind] for kind in ("connect", "read", "write", "status", "timeout"))
-    return Sample(said["requests"], said["seconds"], said["p50"], said["p99"], said["p999"], errors)
+    return Sample(said["requests"], said["seconds"], said["p50"], said["p99"], said["p999"], errors, said["status"])
