@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -47,7 +48,7 @@ from loadtests.comparing import wrk as wrk_module
 from loadtests.comparing.percentiles import percentile
 from loadtests.comparing.proxies import GATEWAY, PROXIES, Setting, UnavailableError, Variant
 from loadtests.comparing.results import CaseResult, FormatError, Results, WorkResult, median, ratio, verdict
-from loadtests.comparing.works import TARGETS, WORKS, Case, Target
+from loadtests.comparing.works import TARGETS, WORKS, Case, Target, Work
 from tests.support.net import free_port
 from tests.support.waiting import wait_until
 
@@ -700,6 +701,21 @@ def test_works_are_chosen_by_name_and_set_each_once() -> None:
 def test_the_place_of_the_results_is_not_recorded() -> None:
     assert cli.without_file(["run", "--json", "/home/me/x.json", "--quick"]) == ["run", "--quick"]
     assert cli.without_file(["run", "--json=/home/me/x.json"]) == ["run"]
+
+
+@needs_nginx_and_wrk
+def test_a_proxy_that_does_not_start_leaves_the_others_to_be_measured(tmp_path: Path) -> None:
+    broken = dataclasses.replace(
+        PROXIES["nginx"], name="broken", files=lambda _: {"nginx.conf": "nonsense;"}, environment=lambda _: {}
+    )
+    work = Work("x", "X", (Case("", loads.Spread(3)),))
+    plan = rounds.Plan(2, 1.0, machine.Cores.available(), lambda _: None)
+    result = rounds.measure(work, [broken, PROXIES["nginx"]], plan)
+    assert [measured["connections"] for measured in result.cases[0].results["nginx"]] == [3, 3]
+    assert "broken" not in result.cases[0].results
+    (failure,) = result.failures
+    assert "it ended with 1" in failure
+    assert 'unknown directive "nonsense"' in failure
 
 
 def compare(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -102,11 +102,16 @@ class Lab:
         self.contenders.append(contender)
         return contender
 
-    def ready(self) -> None:
-        """Wait until every proxy answers through to the upstream. Raises `LabError` with what one said instead."""
+    def ready(self) -> dict[int, str]:
+        """Wait until the proxies answer through to the upstream; give what those that do not said, by process id."""
+        failed: dict[int, str] = {}
         for contender in self.contenders:
             what = f"{contender.name} {contender.variant.label}".strip()
-            wait_for(partial(_serves, contender), what, self.directory / f"{contender.directory.name}.out")
+            try:
+                wait_for(partial(_serves, contender), what, self.directory / f"{contender.directory.name}.out")
+            except LabError as error:
+                failed[contender.process.pid] = str(error)
+        return failed
 
     def start(
         self, name: str, command: list[str], cores: str, directory: Path, environment: Mapping[str, str]

@@ -257,7 +257,7 @@ def _section(name: str, work: WorkResult, results: Results, drawn: dict[str, str
         f"`{again}`, which does:",
         "\n".join(f"    {command}" for command in commands),
         f"![{alt(f'growth-{name}.svg')}]({CHARTS}/growth-{name}.svg)" if f"growth-{name}.svg" in drawn else "",
-        "\n".join(f"* {line}" for line in (*work.failures, *work.skipped.values())),
+        "\n".join(f"* {line.splitlines()[0]}" for line in (*work.failures, *work.skipped.values())),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -80,8 +80,9 @@ def _enter(lab: Lab, work: Work, proxies: Sequence[Proxy], result: WorkResult) -
                 result.skipped[f"{proxy.name} {case.label}".strip()] = str(error)
             else:
                 entries.append((index, case, running[key]))
-    lab.ready()
-    return entries
+    failed = lab.ready()
+    result.failures += failed.values()
+    return [entry for entry in entries if entry[2].process.pid not in failed]
 
 
 def _run(work: Work, entries: Sequence[Entry], result: WorkResult, plan: Plan, numbers: range) -> None:
