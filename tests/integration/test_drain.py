@@ -298,6 +298,7 @@ def test_quit_with_nothing_in_flight_is_clean() -> None:
         assert gateway.receipt == (0, 0, 0)
 
 
+@pytest.mark.long
 def test_a_worker_that_does_not_stop_is_killed() -> None:
     with DrainingGateway(workers=2, timeout="500ms", exit_codes=(3,)) as gateway:
         os.kill(gateway.worker_pids()[0], signal.SIGSTOP)

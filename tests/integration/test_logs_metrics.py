@@ -393,7 +393,7 @@ def test_scrapes_of_500_routes_under_load_fail_nobody_and_hold_nobody_up(capsys:
         def p99(scrape: bool) -> float:
             scrapes = 0
             with Storm(gateway.port, connections=4, pause=0.01) as storm:
-                until = time.monotonic() + 2
+                until = time.monotonic() + 1.2
                 while time.monotonic() < until:
                     if scrape:
                         status, text = gateway.admin("GET", "/metrics")
@@ -401,7 +401,7 @@ def test_scrapes_of_500_routes_under_load_fail_nobody_and_hold_nobody_up(capsys:
                         scrapes += 1
                     time.sleep(0.1)  # a hundred times as often as scrapers come
             assert storm.bad == {}, storm.details
-            assert not scrape or scrapes >= 5
+            assert not scrape or scrapes >= 3
             return statistics.quantiles(storm.latencies, n=100)[98]
 
         alone, scraped = p99(False), p99(True)

@@ -281,7 +281,7 @@ class SpoiltGateway(EchoGateway):
         }
 
 
-@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
+@pytest.mark.parametrize("how", ["raise", pytest.param("exit", marks=pytest.mark.long), "kill"])
 def test_workers_that_cannot_boot_end_the_start(how: str) -> None:
     gateway = SpoiltGateway(how)
     seen: set[int] = set()
@@ -326,12 +326,12 @@ def test_workers_that_can_no_longer_boot_do_not_end_what_serves() -> None:
 
 
 def test_a_hung_worker_is_noticed_and_replaced() -> None:
-    with SpoiltGateway(HEARTBEAT="2") as gateway, Storm(gateway.port, connections=4, pause=0.01) as storm:
+    with SpoiltGateway(HEARTBEAT="1.5") as gateway, Storm(gateway.port, connections=4, pause=0.01) as storm:
         survivor, victim = gateway.worker_pids()
         began = time.monotonic()
         os.kill(victim, signal.SIGSTOP)
         replaced(gateway, victim, 2)
-        assert 1 < seconds_since(began) < 4
+        assert 0.5 < seconds_since(began) < 4
         count = storm.count
         wait_until(lambda: storm.count > count + 50, 5)
         assert survivor in gateway.worker_pids()
