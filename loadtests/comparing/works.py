@@ -123,11 +123,11 @@ WORKS: dict[str, Work] = {
             "overload",
             "Offered twice the peak",
             (
-                Case("waits", Overload(2.0, connections=4000), Variant(clients=4300)),
-                Case("sheds", Overload(2.0, connections=4000), Variant(sheds=True, clients=4300)),
+                Case("waits", Overload(2.0, connections=2000), Variant(clients=2300)),
+                Case("sheds", Overload(2.0, connections=2000), Variant(sheds=True, clients=2300)),
             ),
             proxies=(GATEWAY,),
-            weight=1.5,
+            weight=4.0,  # opening 2,000 connections must be a small part of it
             note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. Latencies are those\n"
             "of a probe beside the load.",
         ),
