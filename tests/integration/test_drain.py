@@ -141,7 +141,7 @@ def test_a_signal_to_the_whole_group_is_one_graceful_drain(number: int) -> None:
 @pytest.mark.parametrize("way", ["the command", "the API"])
 def test_it_can_be_asked_over_the_admin_listener(way: str) -> None:
     with DrainingGateway() as gateway, RawClient(gateway.port) as client:
-        slow(client, 0.7)
+        slow(client, 2.0 if way == "the command" else 0.7)
         gateway.busy(1)
         if way == "the command":
             assert gateway.run("drain").returncode == 0
