@@ -66,6 +66,14 @@ class Acceptor:
             await asyncio.wait(self._handing)
 
     def _ready(self) -> None:
+        try:
+            self._accept_some()
+        except Exception:
+            # The listener stays readable: without a pause, one error would be a stream of them.
+            _log.exception("accepting failed")
+            self._pause(_EXHAUSTED_SECONDS)
+
+    def _accept_some(self) -> None:
         mine, least = self._load()
         if mine > least + _MARGIN and not self._has_yielded:
             self._pause(_YIELD_SECONDS)

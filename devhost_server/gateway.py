@@ -199,7 +199,7 @@ class Gateway:
                 fault, stale = connection, False
                 self._count_target(x, target, fault.failure.status)
             tried.append(target)
-            x.tried.append(f"{target.address}: {fault.detail}")
+            x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
             target = self._next_try(x, upstream, tried, fault, stale=stale)
             fresh = stale
             if target is None:

@@ -71,6 +71,11 @@ class ArbiterLog(Logger):  # type: ignore[misc] # gunicorn is not typed
         """Log a routine message of the arbiter as a detail."""
         self.error_log.debug(msg, *args, **kwargs)
 
+    def debug(self, msg: str, *args: object, **kwargs: Any) -> None:
+        """Log a detail of the arbiter, but not the two hundred settings of gunicorn's that mean nothing here."""
+        if not msg.startswith("Current configuration"):
+            self.error_log.debug(msg, *args, **kwargs)
+
     def reopen_files(self) -> None:
         """Do nothing: events go to stderr, and the workers reopen their access logs themselves."""
 
