@@ -56,6 +56,7 @@ class Exchange:
         "fields",
         "finished_early",
         "first_pieces",
+        "has_content",
         "host",
         "method",
         "old",
@@ -99,6 +100,7 @@ class Exchange:
         # What came back.
         self.response: ResponseHead | None = None
         self.first_pieces: list[bytes] = []
+        self.has_content = False  # the response has a body
         self.finished_early = False  # the whole response came with its head
         self.response_started = False  # bytes of a final response have been handed to the client
         self.continued = False  # a 100 has been forwarded

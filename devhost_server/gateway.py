@@ -12,6 +12,7 @@ import hashlib
 import logging
 import secrets
 import time
+from bisect import bisect_left
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,8 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.tunnel import Tunnel
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import (
+    BUCKETS,
+    HISTOGRAM_CELLS,
     RETRY_REASONS,
     ROUTE_CODES,
     TARGET_CODES,
@@ -65,6 +68,7 @@ _log = logging.getLogger("devhost_server.gateway")
 _REQUEST_BYTES: Final = int(RouteCell.REQUEST_BYTES)
 _RESPONSE_BYTES: Final = int(RouteCell.RESPONSE_BYTES)
 _DURATION: Final = int(RouteCell.DURATION)
+_DURATION_SUM: Final = _DURATION + HISTOGRAM_CELLS - 1
 _CODES: Final = int(RouteCell.CODES)
 _FLAG_CELLS: Final = {flag: RouteCell.FAILURES + index for index, flag in enumerate(FLAGS)}
 _RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in enumerate(RETRY_REASONS)}
@@ -175,7 +179,7 @@ class Gateway:
             return internal_fault()
         upstream.budget.deposit()
         tried: list[Target] = []
-        target = upstream.pick()
+        target = upstream.sole or upstream.pick()
         fresh = False
         while target is not None:
             path: bytes | None = x.target_path
@@ -274,7 +278,7 @@ class Gateway:
         client = x.client
         x.status = response.status
         keep_alive = self._keeps_alive(x)
-        has_body = response.allows_body(x.method)
+        has_body = x.has_content
         unbounded = has_body and response.length is None
         chunked_body = unbounded and not x.old
         if unbounded and x.old:
@@ -286,7 +290,7 @@ class Gateway:
             framing += _connection_lines(x, keep_alive=keep_alive)
 
         x.response_started = True
-        trailers = connection.trailers if x.finished_early else b""
+        trailers = connection.trailers if x.finished_early and response.chunked else b""
         client.send_response(
             x,
             forward.response_head(response, x.request_id, framing),
@@ -476,7 +480,9 @@ class Gateway:
         if x.bytes_in:
             row[at + _REQUEST_BYTES] += x.bytes_in
         row[at + _RESPONSE_BYTES] += x.bytes_out
-        observe(row, at + _DURATION, int(seconds * 1e6))
+        took = int(seconds * 1e6)
+        row[at + _DURATION + bisect_left(BUCKETS, took)] += 1
+        row[at + _DURATION_SUM] += took
         if x.fault is not None:
             row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
         if x.response is not None:
@@ -494,8 +500,15 @@ class Gateway:
         upstream, row = route.upstream, self.row
         if x.target is None or x.response is None or upstream is None:
             return
-        self._count_target(x, x.target, x.response.status)
-        observe(row, upstream.head_cell, int(x.upstream_seconds * 1e6))
+        key = (x.method, x.response.status)
+        counter = x.target.code_cells.get(key)
+        if counter is None:
+            self._count_target(x, x.target, x.response.status)
+        else:
+            row[counter] += 1
+        took, at = int(x.upstream_seconds * 1e6), upstream.head_cell
+        row[at + bisect_left(BUCKETS, took)] += 1
+        row[at + HISTOGRAM_CELLS - 1] += took
         if x.connect_seconds:
             observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
 

@@ -18,7 +18,7 @@ CRLF: Final = b"\r\n"
 VALUE_BYTES: Final = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # A length of more digits than this does not fit 63 bits.
-_LENGTH_DIGITS: Final = 18
+LENGTH_DIGITS: Final = 18
 # Lines and names remembered per direction, and the longest that are: together about a megabyte, whatever clients
 # invent. Past the bound everything is forgotten, and the few lines that matter are learnt again.
 _REMEMBERED: Final = 2048
@@ -125,7 +125,7 @@ def _tokens(value: bytes) -> tuple[bytes, ...]:
 
 def parse_length(value: bytes) -> int | None:
     """Give a Content-Length (RFC 9110 §8.6: digits only), or None if it is malformed or beyond 63 bits."""
-    return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
+    return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else None
 
 
 # RFC 9110 §6.5.1: what frames, routes, authenticates, or was already decided on, may not come behind the body.

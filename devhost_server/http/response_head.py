@@ -9,12 +9,11 @@ from typing import Final
 
 from devhost_server.failures import UPSTREAM_CODING, UPSTREAM_PROTOCOL, Fault
 from devhost_server.http.fields import (
+    CRLF,
     HOP_BY_HOP,
+    LENGTH_DIGITS,
     VALUE_BYTES,
     Lines,
-    join_block,
-    parse_length,
-    split_block,
     tokens,
     without,
 )
@@ -64,10 +63,9 @@ _Take = Callable[[ResponseHead, bytes], "bool | Fault"]
 
 
 def _content_length(head: ResponseHead, value: bytes) -> bool | Fault:
-    length = parse_length(value)
-    if length is None or head.length is not None:
+    if not value.isdigit() or len(value) > LENGTH_DIGITS or head.length is not None:
         return _BAD_LENGTH
-    head.length = length
+    head.length = int(value)
     return head.status != 204  # RFC 9110 §8.6: not in a 204
 
 
@@ -144,7 +142,9 @@ def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
         return begin
     head = ResponseHead(begin[0], begin[1], old=begin[2])
     kept = []
-    for line in split_block(block):
+    lines = block.split(CRLF)
+    del lines[0]
+    for line in lines:
         meaning = _LINES[line]
         if isinstance(meaning, bytes):
             kept.append(meaning)
@@ -161,7 +161,7 @@ def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
         return _BAD_FRAMING
     if head.chunked and head.status in (204, 304):
         head.chunked = False  # no content, whatever is said about its framing (RFC 9112 §6.1)
-    head.forward = join_block(kept)
+    head.forward = CRLF + CRLF.join(kept) if kept else b""
     return head
 
 

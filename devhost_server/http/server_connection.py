@@ -140,7 +140,10 @@ class ServerConnection(asyncio.Protocol):
         self.served += 1
         self._state = _HEAD
         self._interim = 0
-        self._arm(self.target.timeouts.response)
+        wheel = self._wheel
+        self.deadline = wheel.now + self.target.response_seconds
+        if self.deadline < self.visit:
+            wheel.watch(self)
         self.transport.write(head)
 
     def send_body(self, piece: bytes) -> None:
@@ -180,7 +183,7 @@ class ServerConnection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def detach(self) -> bool:
-        """Part from the exchange; True if the connection may carry another one."""
+        """Part from the exchange; True if the connection may carry another one, until it has been idle too long."""
         self.exchange = None
         self.deadline = NEVER
         if self._state != _DONE or not self.reusable or self.transport.is_closing():
@@ -188,11 +191,14 @@ class ServerConnection(asyncio.Protocol):
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
+        self.deadline = self._wheel.now + self.target.pool.idle_expiry
+        if self.deadline < self.visit:
+            self._wheel.watch(self)
         return True
 
-    def rest(self, seconds: float) -> None:
-        """Wait in the pool, at most for `seconds`."""
-        self._arm(seconds)
+    def rest(self) -> None:
+        """Wait in the pool for a first request."""
+        self._arm(self.target.pool.idle_expiry)
 
     def destroy(self) -> None:
         """Close at once."""
@@ -302,7 +308,8 @@ class ServerConnection(asyncio.Protocol):
         exchange.upstream_seconds = time.monotonic() - exchange.sent_at
         self.reusable = not head.close
         self._state = _BODY
-        if not head.allows_body(exchange.method):
+        exchange.has_content = head.allows_body(exchange.method)
+        if not exchange.has_content:
             self._framing = _NO_BODY
         elif head.chunked:
             self._framing = _CHUNKED

@@ -68,6 +68,7 @@ class Target:
         self.weight = options.weight
         self.pool = pool
         self.timeouts = timeouts
+        self.response_seconds = timeouts.response
         self.row = row
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[tuple[bytes, int], int] = {}
@@ -132,7 +133,6 @@ class Target:
         elif self._waiters:
             self._offer(connection)
         else:
-            connection.rest(self.pool.idle_expiry)
             self._idle[connection] = None
 
     def surrender(self, connection: ServerConnection) -> None:
@@ -178,7 +178,7 @@ class Target:
                 self.active += 1
                 exchange.post(connection)
                 return
-        connection.rest(self.pool.idle_expiry)
+        connection.rest()
         self._idle[connection] = None
 
     def _full(self) -> Fault:

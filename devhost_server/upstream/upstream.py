@@ -35,7 +35,7 @@ class Upstream:
             Target(name, target, options.pool, options.timeouts, wheel, row, target_cell)
             for target, target_cell in zip(options.targets, target_cells, strict=True)
         )
-        self._sole = self.targets[0] if len(self.targets) == 1 else None
+        self.sole = self.targets[0] if len(self.targets) == 1 else None
         self._balancer = RoundRobin(self.targets, start)
 
     def __repr__(self) -> str:
@@ -43,8 +43,8 @@ class Upstream:
 
     def pick(self, tried: Container[Target] = ()) -> Target | None:
         """Give the target for the next attempt; one that has been tried only if there is no other."""
-        if self._sole is not None:
-            return self._sole
+        if self.sole is not None:
+            return self.sole
         return self._balancer.pick(tried) or self._balancer.pick()
 
     def retire(self) -> None:
