@@ -632,7 +632,7 @@ def test_the_page_its_charts_and_the_results_are_written_together(tmp_path: Path
     written = report.publish(example(), source, tmp_path / "docs")
     assert all(path.exists() for path in written)
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
-    shown = set(re.findall(r"\]\((benchmarks/[^)]+)\)", page))
+    shown = set(re.findall(r"!\[[^]]*\]\((benchmarks/[^)]+)\)", page))
     assert shown == {f"benchmarks/{path.name}" for path in written if path.suffix == ".svg"}
     again = Results.load(tmp_path / "docs" / "benchmarks" / "mine.json")
     assert report.page(again, "mine.json") == page

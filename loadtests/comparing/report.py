@@ -18,6 +18,11 @@ _BASES = ("nginx", "nginx+log", TUNED)
 _ROUNDS_WORTH_PUBLISHING = 5
 
 
+_PROCESSES = (
+    f"[What the processes were measured to do]({CHARTS}/processes.md): memory of a worker, bodies of a gigabyte, "
+    "reloads, kills and drains under load, and what it takes to compile the data plane."
+)
+
 _AGAIN = f"""\
 `nginx`, `wrk` and `taskset` are needed; each other proxy takes part if it is found on the PATH, beside the Python that
 runs the comparison, or where NGINX, HAPROXY, CADDY, TRAEFIK or ENVOY says. None is a dependency of this project:
@@ -174,6 +179,8 @@ def page(results: Results, source: str) -> str:
         _machine(results) if results.works else "",
         "## Method",
         _method(results),
+        "## Memory, processes and changes under load",
+        _PROCESSES,
         "## Measuring again",
         _AGAIN,
         "## Figures" if results.works else "",
