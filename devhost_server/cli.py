@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 bad configuration, failed start or no answer; 2 usage; 3 (
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,6 +156,9 @@ def _load(sources: Sources) -> Loaded:
 @cli.command()
 def run() -> None:
     """Run the gateway in the foreground."""
+    # Until the master listens to signals, Ctrl-C ends the process. Python's KeyboardInterrupt would be lost if it came
+    # while a destructor or a callback runs, of which imports have many.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sources = _sources()
     loaded = _load(sources)
     # Only now: what serves takes five times as long to import as what checks.
