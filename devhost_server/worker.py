@@ -46,8 +46,10 @@ _SECOND_TICKS: Final = round(1 / TICK)
 _PR_SET_PDEATHSIG: Final = 1
 # What is still sent after the last exchange has been cut: error answers and Close frames.
 _LAST_WORDS_SECONDS: Final = 0.5
-# How long a slow reader of the access log is waited for at the end.
-_LAST_LINES_SECONDS: Final = 1.0
+# How long a slow reader of the access log is waited for at the end, and how often it is offered the next lines: a pipe
+# takes 64 KiB at a time.
+_LAST_LINES_SECONDS: Final = 3.0
+_LAST_LINES_PAUSE: Final = 0.005
 # Full collections of a worker's heap are long pauses; what a request allocates is freed by counting references.
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
 
@@ -181,7 +183,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         log, last = self._gateway.log, time.monotonic() + _LAST_LINES_SECONDS
         log.flush()
         while log.held and time.monotonic() < last:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(_LAST_LINES_PAUSE)
             log.flush()
         log.close()
 
