@@ -272,8 +272,9 @@ def start_afresh(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
         connection.wake()
     wait_until(lambda: all(connection.end for connection in upstream.connections), 2)
     upstream.prune()
-    with contextlib.suppress(OSError):
-        wire.ask()
+    with contextlib.suppress(OSError), RawClient(wire.port) as client:
+        client.send(wire.request())
+        client.read_response()
     upstream.forget()
 
 
@@ -378,7 +379,9 @@ def hostile_upstream(wire: WireUnderTest, upstream: ScriptedUpstream, reply: tup
                 pass
         judge_answers(client)
     for number in range(2):
-        answer = wire.ask(target=f"/own{number}")
+        with RawClient(wire.port) as client:  # closed at once: `wire.ask` keeps its connection until the end of the test
+            client.send(wire.request(target=f"/own{number}"))
+            answer = client.read_response()
         assert (answer.status, answer.body) == (200, b"/own%d" % number), f"{answer} after {said!r}, {then}"
     upstream.forget()
     upstream.prune()
