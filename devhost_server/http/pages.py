@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -72,9 +73,13 @@ _JSON_TYPES: Final = (b"application/problem+json", b"application/json")
 
 def prefers_html(accept: bytes | None) -> bool:
     """Tell whether `text/html` has a higher quality than JSON. Elements that are malformed count for nothing."""
-    if accept is None:
-        return False
-    ranges = dict(_media_ranges(accept[:MAX_ACCEPT]))
+    return accept is not None and _prefers_html(accept[:MAX_ACCEPT])
+
+
+# Clients send the same few over and over, most of all when something is down: 128 of them are 512 KiB at the very most.
+@lru_cache(128)
+def _prefers_html(accept: bytes) -> bool:
+    ranges = dict(_media_ranges(accept))
     liked_json = max(_quality(ranges, name) for name in _JSON_TYPES)
     liked_html = _quality(ranges, b"text/html")
     if liked_html != liked_json:
@@ -113,16 +118,23 @@ _SECRET_PARAMETER = re.compile(
     r"|sig|key|code|sid)=[^&;#\s]*"
 )
 _MASK = "***"
+_NAMES: Final = tuple(field.name for field in fields(Facts))
 
 
 def presentable(facts: Facts) -> Facts:
     """Return the facts with credentials masked, characters that cannot be seen spelled out, and long values cut."""
-    changed: dict[str, str | tuple[str, ...] | None] = {}
-    for field in fields(facts):
-        value = getattr(facts, field.name)
+    changed: dict[str, str | tuple[str, ...]] = {}
+    for name in _NAMES:
+        value = getattr(facts, name)
         if isinstance(value, str):
-            changed[field.name] = _presentable(value, MAX_DETAIL if field.name == "detail" else MAX_TEXT)
-    changed["tried"] = _presentable_list(facts.tried)
+            shown = _presentable(value, MAX_DETAIL if name == "detail" else MAX_TEXT)
+            if shown != value:
+                changed[name] = shown
+    tried = _presentable_list(facts.tried)
+    if tried != facts.tried:
+        changed["tried"] = tried
+    if not changed:
+        return facts
     return replace(facts, **changed)  # type: ignore[arg-type]  # the names and types are those of the fields themselves
 
 
@@ -132,7 +144,11 @@ def _presentable_list(values: tuple[str, ...]) -> tuple[str, ...]:
     return (*shown, f"and {hidden} more") if hidden > 0 else shown
 
 
+# Most texts are the same for thousands of refusals: titles, names of routes, addresses. A target has 64 KiB at most.
+@lru_cache(256)
 def _presentable(text: str, limit: int) -> str:
+    if len(text) <= limit and "=" not in text and "@" not in text and text.isprintable():
+        return text  # nothing to mask without one of the two
     # Masked before it is cut: half a parameter is not recognised. Cut before it is spelled out: that is bounded work.
     text = _SECRET_PARAMETER.sub(rf"\1={_MASK}", _USERINFO.sub(f"{_MASK}@", text))
     tail = f"… ({len(text)} characters)" if len(text) > limit else ""

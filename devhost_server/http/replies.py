@@ -1,6 +1,8 @@
 """Answers that the gateway makes itself: a status, a body chosen by Accept, and why."""
 
+import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +20,7 @@ def reason(status: int) -> str:
         return ""
 
 
+@lru_cache
 def proxy_status(error: str) -> bytes:
     """Give a Proxy-Status value (RFC 9209) for one of its error types."""
     return f"devhost; error={error}".encode()
@@ -28,9 +31,20 @@ def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_b
 
     Content-Length is that of `body` even where it is not sent, as the answer to HEAD (RFC 9110 §8.6).
     """
-    lines = [f"HTTP/1.1 {status} {reason(status)}".encode(), b"Date: " + formatdate(usegmt=True).encode()]
+    lines = [_status_line(status), _date_line(int(time.time()))]
     lines += [name + b": " + value for name, value in fields]
     if status != 204:
         lines.append(b"Content-Length: %d" % len(body))
     head = b"\r\n".join(lines) + hop + b"\r\n\r\n"
     return head + body if with_body else head
+
+
+# Kept, because refusals come by the thousand a second when they come, and that is when there is no time for them.
+@lru_cache(64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {reason(status)}".encode()
+
+
+@lru_cache(1)
+def _date_line(second: int) -> bytes:
+    return b"Date: " + formatdate(second, usegmt=True).encode()
