@@ -12,19 +12,17 @@ import hashlib
 import logging
 import secrets
 import time
-from bisect import bisect_left
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from devhost_server import answers
+from devhost_server.accounting import Accounts
+from devhost_server.clients import Clients
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange, internal_fault
 from devhost_server.failures import (
     BAD_REQUEST,
     CLIENT_GONE,
     CLIENT_STALLED,
-    DRAINING,
-    FLAGS,
-    GATEWAY_FULL,
     LOOP,
     NO_ROUTE,
     UPGRADE_FAILED,
@@ -34,26 +32,12 @@ from devhost_server.failures import (
     Fault,
     Retry,
 )
-from devhost_server.http import forward, pages, replies
-from devhost_server.http.client_connection import ClientConnection
+from devhost_server.http import forward
 from devhost_server.http.fields import tokens
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.tunnel import Tunnel
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.scoreboard import (
-    BUCKETS,
-    HISTOGRAM_CELLS,
-    RETRY_REASONS,
-    ROUTE_CODES,
-    TARGET_CODES,
-    RouteCell,
-    Scoreboard,
-    Slot,
-    TargetCell,
-    UpstreamCell,
-    code_cell,
-    observe,
-)
+from devhost_server.observe.scoreboard import Scoreboard, Slot
 from devhost_server.snapshot import Route, Snapshot
 from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter
@@ -64,60 +48,33 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("devhost_server.gateway")
 
-# Plain integers: arithmetic on enumeration members costs ten times as much, and this is done for every request.
-_REQUEST_BYTES: Final = int(RouteCell.REQUEST_BYTES)
-_RESPONSE_BYTES: Final = int(RouteCell.RESPONSE_BYTES)
-_DURATION: Final = int(RouteCell.DURATION)
-_DURATION_SUM: Final = _DURATION + HISTOGRAM_CELLS - 1
-_CODES: Final = int(RouteCell.CODES)
-_FLAG_CELLS: Final = {flag: RouteCell.FAILURES + index for index, flag in enumerate(FLAGS)}
-_RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in enumerate(RETRY_REASONS)}
 # RFC 6455 §1.3.
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# Peers remembered: parsing an address costs more than forwarding a request.
-_PEERS: Final = 4096
 # Request ids drawn at once.
 _IDS: Final = 256
-# How long an idle connection may still be used for a request that was under way when a drain began.
-_DRAIN_IDLE_SECONDS: Final = 1.0
 
 _BAD_HOST: Final = BAD_REQUEST("The Host is not a name or an address, with a port from 0 to 65535 at most.")
 
 
 class Gateway:
-    """What one worker serves with: the current snapshot, its connections, and how exchanges are told and counted."""
+    """What one worker serves with: the current snapshot, the clients it serves, and the books it keeps."""
 
     def __init__(self, scoreboard: Scoreboard, slot: int, snapshot: Snapshot, log: AccessLog, wheel: Wheel) -> None:
         self.snapshot = snapshot
         self.wheel = wheel
-        self.row = scoreboard.row(slot)
-        self.log = log
+        self.accounts = Accounts(scoreboard.row(slot), log)
+        self.clients = Clients(self.accounts.row, snapshot)
         self.pool = UpstreamPool(self._upstream)
-        self.draining = False
-        self.connections: set[ClientConnection] = set()
-        self.tunnels: set[Tunnel] = set()
-        self.in_flight = 0
-        self.drain_finished = 0  # exchanges that ended well since the drain began
-        self.drain_closed = 0  # WebSockets that were told to go
-        self.drain_cut = 0
-        self._peers: dict[tuple[str, int], forward.Peer] = {}
-        self._listeners: dict[object, int] = {}
-        self._ports: dict[object, int] = {}
-        self.listener_open: list[int] = []
         self._ids: list[bytes] = []
         self.serve(snapshot)
 
     def serve(self, snapshot: Snapshot) -> None:
         """Serve this snapshot from the next request on."""
-        trust_changed = snapshot.trusted != self.snapshot.trusted
         self.snapshot = snapshot
         self.limits = snapshot.limits
         self.timeouts = snapshot.timeouts
-        if trust_changed:
-            self._peers.clear()
-            for client in self.connections:
-                client.meet(self._peer_of(client))
-        self.row[Slot.GENERATION] = snapshot.generation
+        self.clients.serve(snapshot)
+        self.accounts.row[Slot.GENERATION] = snapshot.generation
 
     def _upstream(self, name: str) -> "Upstream | None":
         return self.snapshot.upstreams.get(name)
@@ -162,10 +119,9 @@ class Gateway:
             return LOOP("The request has already been through this gateway: a target points back at it.")
         route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
         if route is None:
-            return NO_ROUTE(f"No route answers {_host_text(x)}{x.target_path[:200].decode('latin-1')}.")
+            return NO_ROUTE(f"No route answers {answers.host_text(x)}{x.target_path[:200].decode('latin-1')}.")
         x.route = route
-        self.row[route.cell] += 1
-        self.in_flight += 1
+        self.accounts.begin(route)
         return route
 
     async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
@@ -201,7 +157,7 @@ class Gateway:
                 stale = reused and fault.failure is UPSTREAM_RESET
             else:
                 fault, stale = connection, False
-                self._count_target(x, target, fault.failure.status)
+                self.accounts.count_target(target, x.method, fault.failure.status)
             tried.append(target)
             x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
             target = self._next_try(x, upstream, tried, fault, stale=stale)
@@ -237,7 +193,7 @@ class Gateway:
             reason = "connect" if retry is Retry.SAFE else "reset"
         if target is None or (not stale and (target in tried or not upstream.budget.withdraw())):
             return None
-        self.row[upstream.cell + _RETRY_CELLS[reason]] += 1
+        self.accounts.count_retry(upstream, reason)
         return target
 
     def _attempt_failed(self, x: Exchange, target: Target, connection: ServerConnection, event: object) -> Fault:
@@ -247,7 +203,7 @@ class Gateway:
         target.release(connection)
         fault = event if isinstance(event, Fault) else internal_fault()
         if fault.failure.blame is Blame.UPSTREAM:
-            self._count_target(x, target, fault.failure.status)
+            self.accounts.count_target(target, x.method, fault.failure.status)
         return fault
 
     def _request_head(self, x: Exchange, path: bytes, target: Target, pass_host: bool) -> bytes:
@@ -307,7 +263,7 @@ class Gateway:
         elif trailers:
             client.end_body(trailers)
         self._part(x, connection)
-        self._account(x)
+        self._close_books(x)
         client.finish(keep_alive=keep_alive)
 
     async def _tunnel(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
@@ -329,17 +285,17 @@ class Gateway:
             wheel=self.wheel,
             ended=lambda: x.post(Event.ENDED),
         )
-        self.tunnels.add(tunnel)
-        self.row[route.cell + RouteCell.WEBSOCKETS] += 1
+        self.clients.tunnels.add(tunnel)
+        self.accounts.count_tunnels(route, 1)
         tunnel.open(early_up, early_down)
         await x.event()
-        self.tunnels.discard(tunnel)
-        self.row[route.cell + RouteCell.WEBSOCKETS] -= 1
+        self.clients.tunnels.discard(tunnel)
+        self.accounts.count_tunnels(route, -1)
         x.bytes_in, x.bytes_out = tunnel.bytes_up, tunnel.bytes_down
         x.connection = None
         x.told_to_go = tunnel.closing or tunnel.was_cut
-        self._account(x)
-        self.disconnected(client)
+        self._close_books(x)
+        self.clients.disconnected(client)
 
     # -- answers of our own -------------------------------------------------------------------------------------------
 
@@ -352,79 +308,30 @@ class Gateway:
             x.request_id = self._new_id()
             x.client_address = x.client_address or x.client.peer.address
         if fault.failure in (CLIENT_GONE, CLIENT_STALLED) or x.client.transport.is_closing():
-            self._account(x)
+            self._close_books(x)
             x.client.finish(keep_alive=False)
             return
         # After a head or body that could not be read, nothing on this connection can be told apart any more.
         keep_alive = self._keeps_alive(x) and x.request_complete and fault.failure.flag not in ("BR", "RT", "TL")
-        self._reply(x, fault, keep_alive=keep_alive)
-        self._account(x)
+        x.response_started = True
+        since = 0 if x.target is None else self.accounts.failing_since(x.target)
+        hop = _connection_lines(x, keep_alive=keep_alive)
+        reply = answers.refusal(x, fault, instance=self.snapshot.instance, failing_since=since, hop=hop)
+        x.client.send_head(reply)
+        self._close_books(x)
         x.client.finish(keep_alive=keep_alive)
-
-    def _reply(self, x: Exchange, fault: Fault, *, keep_alive: bool) -> None:
-        failure = fault.failure
-        accept = x.fields.get(b"accept") if x.fields is not None else None
-        content_type, body = pages.render(self._facts(x, fault), accept)
-        fields = [
-            (b"Content-Type", content_type),
-            (b"Cache-Control", b"no-store"),
-            (b"X-Request-ID", x.request_id),
-            (b"Proxy-Status", replies.proxy_status(failure.error)),
-        ]
-        if failure.retry_after is not None:
-            fields.append((b"Retry-After", b"%d" % failure.retry_after))
-        if fault.allow is not None:
-            fields.append((b"Allow", fault.allow.encode()))
-        self._send_reply(x, failure.status, fields, body, keep_alive=keep_alive)
 
     def _respond(self, x: Exchange, route: Route) -> None:
         """Answer from the configuration."""
         respond = route.respond
         if respond is None:
             raise ValueError(route)
-        body = respond.body.encode()
-        fields = [(name.encode(), value.encode("latin-1")) for name, value in respond.headers.items()]
-        if body:
-            fields.append((b"Content-Type", respond.content_type.encode("latin-1")))
-        fields.append((b"X-Request-ID", x.request_id))
         x.status = respond.status
-        keep_alive = self._keeps_alive(x) and x.request_complete
-        self._send_reply(x, respond.status, fields, body, keep_alive=keep_alive)
-        self._account(x)
-        x.client.finish(keep_alive=keep_alive)
-
-    def _send_reply(
-        self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, keep_alive: bool
-    ) -> None:
-        with_body = x.method != b"HEAD"
-        hop = _connection_lines(x, keep_alive=keep_alive)
-        x.bytes_out = len(body) if with_body else 0
         x.response_started = True
-        reply = replies.build(status, fields, body, with_body=with_body, hop=hop)
-        x.client.send_head(reply)
-
-    def _facts(self, x: Exchange, fault: Fault) -> pages.Facts:
-        failure, route, target = fault.failure, x.route, x.target
-        since = self.row[target.cell + TargetCell.FAILING_SINCE] if target is not None else 0
-        return pages.Facts(
-            status=failure.status,
-            reason=replies.reason(failure.status),
-            flag=failure.flag,
-            error=failure.error,
-            title=failure.title,
-            detail=fault.detail,
-            request_id=x.request_id.decode(),
-            method=x.method.decode("latin-1"),
-            host=_host_text(x),
-            target=x.target_path.decode("utf-8", "surrogateescape"),
-            route=None if route is None else route.name,
-            owner=None if route is None else route.owner,
-            upstream=None if route is None or route.upstream is None else route.upstream.name,
-            target_addr=None if target is None else target.address,
-            tried=tuple(x.tried),
-            since=datetime.fromtimestamp(since / 1e6, UTC).isoformat(timespec="seconds") if since else None,
-            instance=self.snapshot.instance.decode(),
-        )
+        keep_alive = self._keeps_alive(x) and x.request_complete
+        x.client.send_head(answers.configured(x, respond, _connection_lines(x, keep_alive=keep_alive)))
+        self._close_books(x)
+        x.client.finish(keep_alive=keep_alive)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -432,7 +339,7 @@ class Gateway:
         """End an exchange whose response has begun and cannot be completed: only hanging up is honest now."""
         x.fault = fault
         self._drop_connection(x)
-        self._account(x)
+        self._close_books(x)
         x.client.cut()
 
     def _drop_connection(self, x: Exchange) -> None:
@@ -445,8 +352,7 @@ class Gateway:
         """Give the connection back; one whose request was not sent whole is of no use to anybody."""
         x.connection = None
         if connection.surplus and x.route is not None:
-            # The answer was good and the connection is destroyed, but the target is at fault and should be known.
-            self.row[x.route.cell + _FLAG_CELLS[UPSTREAM_PROTOCOL.flag]] += 1
+            self.accounts.count_surplus(x.route)
         if not x.request_complete:
             connection.reusable = False
         if x.target is not None:
@@ -461,69 +367,16 @@ class Gateway:
         else:
             self.refuse(x, fault)
 
-    def _account(self, x: Exchange) -> None:
+    def _close_books(self, x: Exchange) -> None:
         """Count and log an exchange that is over. Every exchange comes here exactly once."""
-        seconds = time.monotonic() - x.started
-        row, route = self.row, x.route
-        if route is None:
-            route = self.snapshot.unrouted
-        else:
-            row[route.cell] -= 1
-            self.in_flight -= 1
-        at = route.cell
-        key = (x.method, x.status)
-        counter = route.code_cells.get(key)
-        if counter is None:
-            counter = code_cell(row, at + _CODES, ROUTE_CODES, *key)
-            route.code_cells[key] = counter
-        row[counter] += 1
-        if x.bytes_in:
-            row[at + _REQUEST_BYTES] += x.bytes_in
-        row[at + _RESPONSE_BYTES] += x.bytes_out
-        took = int(seconds * 1e6)
-        row[at + _DURATION + bisect_left(BUCKETS, took)] += 1
-        row[at + _DURATION_SUM] += took
-        if x.fault is not None:
-            row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
-        if x.response is not None:
-            self._count_answer(x, route)
-        if self.draining and not x.told_to_go:
-            if x.fault is None:
-                self.drain_finished += 1
-            elif x.fault.failure is DRAINING:
-                self.drain_cut += 1
-        if self.log.enabled:
-            self.log.write(x, seconds)
-
-    def _count_answer(self, x: Exchange, route: Route) -> None:
-        """Count what the target answered, and how long that and the connecting took."""
-        upstream, row = route.upstream, self.row
-        if x.target is None or x.response is None or upstream is None:
-            return
-        key = (x.method, x.response.status)
-        counter = x.target.code_cells.get(key)
-        if counter is None:
-            self._count_target(x, x.target, x.response.status)
-        else:
-            row[counter] += 1
-        took, at = int(x.upstream_seconds * 1e6), upstream.head_cell
-        row[at + bisect_left(BUCKETS, took)] += 1
-        row[at + HISTOGRAM_CELLS - 1] += took
-        if x.connect_seconds:
-            observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
-
-    def _count_target(self, x: Exchange, target: Target, status: int) -> None:
-        key = (x.method, status)
-        counter = target.code_cells.get(key)
-        if counter is None:
-            counter = code_cell(self.row, target.cell + TargetCell.CODES, TARGET_CODES, *key)
-            target.code_cells[key] = counter
-        self.row[counter] += 1
+        self.accounts.end(x, self.snapshot.unrouted)
+        if self.clients.draining:
+            self.clients.count_end(x)
 
     def _keeps_alive(self, x: Exchange) -> bool:
         """Whether the client's connection outlives this exchange (RFC 9112 §9.3)."""
         fields = x.fields
-        if fields is None or self.draining:
+        if fields is None or self.clients.draining:
             return False
         return fields.keep_alive if x.old else not fields.close
 
@@ -534,107 +387,10 @@ class Gateway:
             self._ids = [drawn[at : at + 32] for at in range(0, len(drawn), 32)]
         return self._ids.pop()
 
-    # -- client connections -------------------------------------------------------------------------------------------
-
-    def listen(self, names: dict[object, int]) -> None:
-        """Note the listeners, by local address, in the order of the configuration."""
-        self._listeners = names
-        # A connection accepted on a wildcard has a concrete address: those are told apart by their ports.
-        self._ports = {name[1]: index for name, index in names.items() if isinstance(name, tuple)}
-        self.listener_open = [0] * max(len(names), 1)
-
-    def connected(self, client: ClientConnection) -> None:
-        """Take in a new connection, or refuse it if there are too many."""
-        name = client.transport.get_extra_info("sockname")
-        listener = self._listeners.get(name)
-        if listener is None:
-            listener = self._ports.get(name[1], 0) if isinstance(name, tuple) else 0
-        client.listener = listener
-        client.meet(self._peer_of(client))
-        self.connections.add(client)
-        self.row[Slot.ACCEPTED] += 1
-        self.row[Slot.CONNECTIONS] = len(self.connections)  # at once: the others look at it when they accept
-        self.listener_open[client.listener] += 1
-        if len(self.connections) > self.limits.connections:
-            self.row[Slot.OVERLOADED] += 1
-            client.refuse_connection(GATEWAY_FULL(f"This worker already serves {self.limits.connections} connections."))
-
-    def _peer_of(self, client: ClientConnection) -> forward.Peer:
-        """Describe who is at the other end; peers that come back are remembered."""
-        name = client.transport.get_extra_info("sockname")
-        peer = client.transport.get_extra_info("peername")
-        key = (peer[0] if isinstance(peer, tuple) else "", name[1] if isinstance(name, tuple) else 80)
-        known = self._peers.get(key)
-        if known is None:
-            if len(self._peers) >= _PEERS:
-                self._peers.clear()
-            known = self._peers[key] = forward.make_peer(*key, self.snapshot.trusted)
-        return known
-
-    def disconnected(self, client: ClientConnection) -> None:
-        """Forget a connection that is gone."""
-        if client in self.connections:
-            self.connections.discard(client)
-            self.listener_open[client.listener] -= 1
-
     def write_gauges(self) -> None:
         """Put what is only counted in this process on the scoreboard."""
-        row = self.row
-        row[Slot.CONNECTIONS] = len(self.connections)
-        row[Slot.IN_FLIGHT] = self.in_flight
-        row[Slot.WEBSOCKETS] = len(self.tunnels)
-        row[Slot.DRAIN_FINISHED] = self.drain_finished
-        row[Slot.DRAIN_CLOSED] = self.drain_closed
-        row[Slot.DRAIN_CUT] = self.drain_cut
-
-    def write_connections(self) -> None:
-        """Put the connections of each listener on the scoreboard; called once a second, as it looks at each of them."""
-        active = [0] * len(self.listener_open)
-        for client in self.connections:
-            active[client.listener] += client.exchange is not None
-        for index, count in enumerate(self.listener_open):
-            self.row[Slot.LISTENERS + 2 * index] = active[index]
-            self.row[Slot.LISTENERS + 2 * index + 1] = count - active[index]
-
-    # -- drain --------------------------------------------------------------------------------------------------------
-
-    def begin_drain(self) -> None:
-        """From now on every answer ends its connection; idle connections end after a moment's grace."""
-        self.draining = True
-        for client in tuple(self.connections):
-            client.drain()
-
-    def idle_seconds(self) -> float:
-        """Give how long a connection may wait for its next request."""
-        return _DRAIN_IDLE_SECONDS if self.draining else self.timeouts.keepalive
-
-    def close_websockets(self, count: int) -> None:
-        """Tell up to `count` WebSockets that the gateway goes away."""
-        for tunnel in tuple(self.tunnels):
-            if count <= 0:
-                return
-            if not tunnel.closing and tunnel.close_going_away():
-                self.drain_closed += 1
-                count -= 1
-
-    def cut_everything(self) -> None:
-        """End what is left, at the deadline of a drain."""
-        for tunnel in tuple(self.tunnels):
-            if not tunnel.closing:
-                self.drain_cut += 1
-            tunnel.cut()
-        for client in tuple(self.connections):
-            exchange = client.exchange
-            if exchange is not None:
-                exchange.post(DRAINING("The gateway stopped before the answer was complete."))
-            else:
-                client.close()
-        self.write_gauges()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left to wait for."""
-        return not self.connections and not self.tunnels
+        self.accounts.row[Slot.IN_FLIGHT] = self.accounts.in_flight
+        self.clients.write_gauges()
 
 
 def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
@@ -642,10 +398,6 @@ def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
     if not keep_alive:
         return b"\r\nConnection: close"
     return b"\r\nConnection: keep-alive" if x.old else b""
-
-
-def _host_text(x: Exchange) -> str:
-    return x.host.decode("latin-1") or "(no host)"
 
 
 def _upgrades(x: Exchange, response: "ResponseHead") -> bool:

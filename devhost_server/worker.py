@@ -151,7 +151,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         snapshot = await self._builder.build(await self._read_document(), None)
         log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
         self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel)
-        self._gateway.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
+        self._gateway.clients.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
         # Something may have been published while this was being built: whoever is new begins with the latest.
         while self._board[Board.GENERATION] not in (self._row[Slot.GENERATION], self._row[Slot.REJECTED]):
             await self._reload()
@@ -180,7 +180,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     async def _finish_log(self) -> None:
         """Write the log to its end; a pipe that is full is given a moment."""
-        log, last = self._gateway.log, time.monotonic() + _LAST_LINES_SECONDS
+        log, last = self._gateway.accounts.log, time.monotonic() + _LAST_LINES_SECONDS
         log.flush()
         while log.held and time.monotonic() < last:
             await asyncio.sleep(_LAST_LINES_PAUSE)
@@ -194,7 +194,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def load(self) -> tuple[int, int]:
         """Give the connections of this worker, and of the least loaded one that is ready."""
-        mine = len(self._gateway.connections)
+        mine = len(self._gateway.clients.connections)
         others = [row[Slot.CONNECTIONS] for row in self._rows if row[Slot.STATE] == WorkerState.READY]
         return mine, min(others, default=mine)
 
@@ -207,9 +207,9 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def _leave_now(self) -> None:
         """Stop without waiting for anything: what is in flight is cut."""
-        self._gateway.begin_drain()
-        self._gateway.cut_everything()
-        self._gateway.log.close()
+        self._gateway.clients.begin_drain()
+        self._gateway.clients.cut_everything()
+        self._gateway.accounts.log.close()
         os._exit(0)
 
     # -- the tick -----------------------------------------------------------------------------------------------------
@@ -226,13 +226,13 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._tick_count += 1
         self._wheel.turn()
         if self._tick_count % _FLUSH_TICKS == 0:
-            self._gateway.log.flush()
+            self._gateway.accounts.log.flush()
         self._gateway.write_gauges()
         if self._board[Board.GENERATION] != self._row[Slot.GENERATION]:
             self._begin_reload()
         if self._board[Board.REOPEN_LOGS] != self._reopened:
             self._reopened = self._board[Board.REOPEN_LOGS]
-            self._gateway.log.reopen()
+            self._gateway.accounts.log.reopen()
         if os.getppid() != self.ppid:
             _log.error("worker %d: the master is gone", self.slot)
             self._leave_now()
@@ -241,7 +241,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def _each_second(self) -> None:
         self.notify()
-        self._gateway.write_connections()
+        self._gateway.clients.write_connections()
         for upstream in (*self._gateway.snapshot.upstreams.values(), *self._retired):
             upstream.each_second()
         self._retired = [upstream for upstream in self._retired if not upstream.quiet]
@@ -275,8 +275,8 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     def _swap(self, previous: Snapshot, snapshot: Snapshot) -> None:
         if snapshot.settings.log.access != previous.settings.log.access:
-            self._gateway.log.close()
-            self._gateway.log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+            self._gateway.accounts.log.close()
+            self._gateway.accounts.log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
         if snapshot.settings.log != previous.settings.log:
             logs.configure(snapshot.settings.log)
         self._gateway.serve(snapshot)
@@ -289,17 +289,17 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     async def drain(self) -> None:
         """Let what is in flight finish, tell WebSockets to go, and cut what remains at the deadline."""
-        gateway = self._gateway
+        clients = self._gateway.clients
         self._enter(WorkerState.DRAINING)
         began = time.monotonic()
-        spread = Spread(len(gateway.tunnels), self._drain_until(began) - began)
-        gateway.begin_drain()
-        while not gateway.idle and not self._board[Board.CUT_NOW] and time.monotonic() < self._drain_until(began):
-            gateway.close_websockets(spread.due(time.monotonic() - began))
+        spread = Spread(len(clients.tunnels), self._drain_until(began) - began)
+        clients.begin_drain()
+        while not clients.idle and not self._board[Board.CUT_NOW] and time.monotonic() < self._drain_until(began):
+            clients.close_websockets(spread.due(time.monotonic() - began))
             await asyncio.sleep(TICK)
-        gateway.cut_everything()
+        clients.cut_everything()
         last = time.monotonic() + _LAST_WORDS_SECONDS
-        while not gateway.idle and time.monotonic() < last:  # noqa: ASYNC110 -- everybody looks at the clock here
+        while not clients.idle and time.monotonic() < last:  # noqa: ASYNC110 -- everybody looks at the clock here
             await asyncio.sleep(TICK)
 
     def _drain_until(self, began: float) -> float:

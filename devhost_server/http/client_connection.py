@@ -123,7 +123,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         self.arm(self.gateway.timeouts.head)
-        self.gateway.connected(self)
+        self.gateway.clients.connected(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes to whoever is due them."""
@@ -151,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSED
         self.deadline = NEVER
         self.gateway.wheel.forget(self)
-        self.gateway.disconnected(self)
+        self.gateway.clients.disconnected(self)
 
     def pause_writing(self) -> None:
         """Note that the client reads too slowly: nothing more is taken from the upstream until it has caught up."""
@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             if self._state == _IDLE:
-                self.arm(self.gateway.idle_seconds())
+                self.arm(self.gateway.clients.idle_seconds)
                 self._loop.call_soon(self._next)
             return
         self.deadline = NEVER
@@ -252,10 +252,11 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(found, line)
                 return
             fields = found
-        fault = self._judge(target, fields, old=old)
-        if fault is not None:
-            self._refuse(fault, line)
-            return
+        if not fields.host or len(target) > limits.target or old:
+            fault = self._judge(target, fields, old=old)
+            if fault is not None:
+                self._refuse(fault, line)
+                return
         exchange = Exchange(self, method, target, fields, time.monotonic())
         exchange.old = old
         if target[:1] == b"/" or target == b"*":
@@ -482,7 +483,7 @@ class ClientConnection(asyncio.Protocol):
             self._hang_up(complete=complete)
             return
         self._state = _IDLE
-        self.arm(self.gateway.idle_seconds())
+        self.arm(self.gateway.clients.idle_seconds)
         if self._buffer:
             if not self._write_paused:
                 self._loop.call_soon(self._next)
@@ -507,7 +508,7 @@ class ClientConnection(asyncio.Protocol):
     def drain(self) -> None:
         """Give an idle connection a moment for a request that may be under way, then close it."""
         if self._state == _IDLE:
-            self.arm(self.gateway.idle_seconds())
+            self.arm(self.gateway.clients.idle_seconds)
 
     def become_tunnel(self) -> bytes:
         """Leave the transport to a tunnel; give what has come already behind the request."""

@@ -379,7 +379,7 @@ def hostile_upstream(wire: WireUnderTest, upstream: ScriptedUpstream, reply: tup
                 pass
         judge_answers(client)
     for number in range(2):
-        with RawClient(wire.port) as client:  # closed at once: `wire.ask` keeps its connection until the end of the test
+        with RawClient(wire.port) as client:  # closed at once; `wire.ask` closes at the end of the test
             client.send(wire.request(target=f"/own{number}"))
             answer = client.read_response()
         assert (answer.status, answer.body) == (200, b"/own%d" % number), f"{answer} after {said!r}, {then}"

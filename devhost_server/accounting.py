@@ -1,0 +1,120 @@
+"""What is counted and logged of exchanges: the cells of one worker's row, and its access log.
+
+Plain additions to memory that the control process reads (see `devhost_server.observe.scoreboard`). Where the cells of a
+route or target lie is known from the configuration; which of them a method and status go to is remembered.
+"""
+
+import time
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final
+
+from devhost_server.failures import FLAGS, UPSTREAM_PROTOCOL
+from devhost_server.observe.access_log import AccessLog
+from devhost_server.observe.scoreboard import (
+    BUCKETS,
+    HISTOGRAM_CELLS,
+    RETRY_REASONS,
+    ROUTE_CODES,
+    TARGET_CODES,
+    RouteCell,
+    TargetCell,
+    UpstreamCell,
+    code_cell,
+    observe,
+)
+
+if TYPE_CHECKING:
+    from devhost_server.exchange import Exchange
+    from devhost_server.snapshot import Route
+    from devhost_server.upstream.target import Target
+    from devhost_server.upstream.upstream import Upstream
+
+# Plain integers: arithmetic on enumeration members costs ten times as much, and this is done for every request.
+_REQUEST_BYTES: Final = int(RouteCell.REQUEST_BYTES)
+_RESPONSE_BYTES: Final = int(RouteCell.RESPONSE_BYTES)
+_DURATION: Final = int(RouteCell.DURATION)
+_DURATION_SUM: Final = _DURATION + HISTOGRAM_CELLS - 1
+_CODES: Final = int(RouteCell.CODES)
+_FLAG_CELLS: Final = {flag: RouteCell.FAILURES + index for index, flag in enumerate(FLAGS)}
+_RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in enumerate(RETRY_REASONS)}
+
+
+class Accounts:
+    """The books of one worker. `in_flight` is the number of exchanges that have a route and are not over."""
+
+    def __init__(self, row: memoryview, log: AccessLog) -> None:
+        self.row = row
+        self.log = log
+        self.in_flight = 0
+
+    def begin(self, route: "Route") -> None:
+        """Count an exchange in."""
+        self.row[route.cell] += 1
+        self.in_flight += 1
+
+    def end(self, x: "Exchange", unrouted: "Route") -> None:
+        """Count and log an exchange that is over, once; without a route it counts for `unrouted`."""
+        seconds = time.monotonic() - x.started
+        row, route = self.row, x.route
+        if route is None:
+            route = unrouted
+        else:
+            row[route.cell] -= 1
+            self.in_flight -= 1
+        at = route.cell
+        key = (x.method, x.status)
+        counter = route.code_cells.get(key)
+        if counter is None:
+            counter = code_cell(row, at + _CODES, ROUTE_CODES, *key)
+            route.code_cells[key] = counter
+        row[counter] += 1
+        if x.bytes_in:
+            row[at + _REQUEST_BYTES] += x.bytes_in
+        row[at + _RESPONSE_BYTES] += x.bytes_out
+        took = int(seconds * 1e6)
+        row[at + _DURATION + bisect_left(BUCKETS, took)] += 1
+        row[at + _DURATION_SUM] += took
+        if x.fault is not None:
+            row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
+        if x.response is not None:
+            self._count_answer(x, route.upstream)
+        if self.log.enabled:
+            self.log.write(x, seconds)
+
+    def _count_answer(self, x: "Exchange", upstream: "Upstream | None") -> None:
+        """Count what the target answered, and how long that and the connecting took."""
+        row = self.row
+        if x.target is None or x.response is None or upstream is None:
+            return
+        self.count_target(x.target, x.method, x.response.status)
+        took, at = int(x.upstream_seconds * 1e6), upstream.head_cell
+        row[at + bisect_left(BUCKETS, took)] += 1
+        row[at + HISTOGRAM_CELLS - 1] += took
+        if x.connect_seconds:
+            observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
+
+    def count_target(self, target: "Target", method: bytes, status: int) -> None:
+        """Count a try on a target by what it answered, or by the status of the failure."""
+        key = (method, status)
+        counter = target.code_cells.get(key)
+        if counter is None:
+            counter = code_cell(self.row, target.cell + TargetCell.CODES, TARGET_CODES, *key)
+            target.code_cells[key] = counter
+        self.row[counter] += 1
+
+    def count_retry(self, upstream: "Upstream", reason: str) -> None:
+        """Count a try that is repeated, for one of `RETRY_REASONS`."""
+        self.row[upstream.cell + _RETRY_CELLS[reason]] += 1
+
+    def count_surplus(self, route: "Route") -> None:
+        """Count an answer with bytes behind its end: it was good, but its target is at fault and should be known."""
+        self.row[route.cell + _FLAG_CELLS[UPSTREAM_PROTOCOL.flag]] += 1
+
+    def count_tunnels(self, route: "Route", change: int) -> None:
+        """Count a tunnel that has opened (1) or ended (-1)."""
+        self.row[route.cell + RouteCell.WEBSOCKETS] += change
+
+    def failing_since(self, target: "Target") -> int:
+        """Give since when connecting to a target has failed, in microseconds of Unix time; 0 if it has not."""
+        since: int = self.row[target.cell + TargetCell.FAILING_SINCE]
+        return since

@@ -1,0 +1,158 @@
+"""The client connections and tunnels of a worker: who is at the other end, how many there may be, how they end."""
+
+from typing import TYPE_CHECKING, Final
+
+from devhost_server.failures import DRAINING, GATEWAY_FULL
+from devhost_server.http.forward import Network, Peer, make_peer
+from devhost_server.observe.scoreboard import Slot
+
+if TYPE_CHECKING:
+    from devhost_server.exchange import Exchange
+    from devhost_server.http.client_connection import ClientConnection
+    from devhost_server.http.tunnel import Tunnel
+    from devhost_server.snapshot import Snapshot
+
+# Peers remembered: parsing an address costs more than forwarding a request.
+_PEERS: Final = 4096
+# How long an idle connection may still be used for a request that was under way when a drain began.
+_DRAIN_IDLE_SECONDS: Final = 1.0
+
+
+class Clients:
+    """What is open on the public side of one worker."""
+
+    def __init__(self, row: memoryview, snapshot: "Snapshot") -> None:
+        self.connections: set[ClientConnection] = set()
+        self.tunnels: set[Tunnel] = set()
+        self.draining = False
+        self.idle_seconds = snapshot.timeouts.keepalive  # how long a connection may wait for its next request
+        self._row = row
+        self._most = snapshot.limits.connections
+        self._trusted: tuple[Network, ...] = snapshot.trusted
+        self._peers: dict[tuple[str, int], Peer] = {}
+        self._listeners: dict[object, int] = {}
+        self._ports: dict[object, int] = {}
+        self._listener_open: list[int] = []
+        self._finished = 0  # exchanges that ended well since the drain began
+        self._closed = 0  # WebSockets that were told to go
+        self._cut = 0
+
+    def serve(self, snapshot: "Snapshot") -> None:
+        """Go by this snapshot from now on."""
+        self._most = snapshot.limits.connections
+        if not self.draining:
+            self.idle_seconds = snapshot.timeouts.keepalive
+        if snapshot.trusted != self._trusted:
+            self._trusted = snapshot.trusted
+            self._peers.clear()
+            for client in self.connections:
+                client.meet(self._peer_of(client))
+
+    def listen(self, names: dict[object, int]) -> None:
+        """Note the listeners, by local address, in the order of the configuration."""
+        self._listeners = names
+        # A connection accepted on a wildcard has a concrete address: those are told apart by their ports.
+        self._ports = {name[1]: index for name, index in names.items() if isinstance(name, tuple)}
+        self._listener_open = [0] * max(len(names), 1)
+
+    # -- coming and going ---------------------------------------------------------------------------------------------
+
+    def connected(self, client: "ClientConnection") -> None:
+        """Take in a new connection, or refuse it if there are too many."""
+        name = client.transport.get_extra_info("sockname")
+        listener = self._listeners.get(name)
+        if listener is None:
+            listener = self._ports.get(name[1], 0) if isinstance(name, tuple) else 0
+        client.listener = listener
+        client.meet(self._peer_of(client))
+        self.connections.add(client)
+        self._row[Slot.ACCEPTED] += 1
+        self._row[Slot.CONNECTIONS] = len(self.connections)  # at once: the others look at it when they accept
+        self._listener_open[client.listener] += 1
+        if len(self.connections) > self._most:
+            self._row[Slot.OVERLOADED] += 1
+            client.refuse_connection(GATEWAY_FULL(f"This worker already serves {self._most} connections."))
+
+    def disconnected(self, client: "ClientConnection") -> None:
+        """Forget a connection that is gone."""
+        if client in self.connections:
+            self.connections.discard(client)
+            self._listener_open[client.listener] -= 1
+
+    def _peer_of(self, client: "ClientConnection") -> Peer:
+        """Describe who is at the other end; peers that come back are remembered."""
+        name = client.transport.get_extra_info("sockname")
+        peer = client.transport.get_extra_info("peername")
+        key = (peer[0] if isinstance(peer, tuple) else "", name[1] if isinstance(name, tuple) else 80)
+        known = self._peers.get(key)
+        if known is None:
+            if len(self._peers) >= _PEERS:
+                self._peers.clear()
+            known = self._peers[key] = make_peer(*key, self._trusted)
+        return known
+
+    # -- gauges -------------------------------------------------------------------------------------------------------
+
+    def write_gauges(self) -> None:
+        """Put what is only counted in this process on the scoreboard."""
+        row = self._row
+        row[Slot.CONNECTIONS] = len(self.connections)
+        row[Slot.WEBSOCKETS] = len(self.tunnels)
+        row[Slot.DRAIN_FINISHED] = self._finished
+        row[Slot.DRAIN_CLOSED] = self._closed
+        row[Slot.DRAIN_CUT] = self._cut
+
+    def write_connections(self) -> None:
+        """Put the connections of each listener on the scoreboard; called once a second, as it looks at each of them."""
+        active = [0] * len(self._listener_open)
+        for client in self.connections:
+            active[client.listener] += client.exchange is not None
+        for index, count in enumerate(self._listener_open):
+            self._row[Slot.LISTENERS + 2 * index] = active[index]
+            self._row[Slot.LISTENERS + 2 * index + 1] = count - active[index]
+
+    # -- drain --------------------------------------------------------------------------------------------------------
+
+    def begin_drain(self) -> None:
+        """From now on every answer ends its connection; idle connections end after a moment's grace."""
+        self.draining = True
+        self.idle_seconds = _DRAIN_IDLE_SECONDS
+        for client in tuple(self.connections):
+            client.drain()
+
+    def count_end(self, x: "Exchange") -> None:
+        """Note how an exchange ended during the drain; a tunnel that was told to go has been counted then."""
+        if x.told_to_go:
+            return
+        if x.fault is None:
+            self._finished += 1
+        elif x.fault.failure is DRAINING:
+            self._cut += 1
+
+    def close_websockets(self, count: int) -> None:
+        """Tell up to `count` WebSockets that the gateway goes away."""
+        for tunnel in tuple(self.tunnels):
+            if count <= 0:
+                return
+            if not tunnel.closing and tunnel.close_going_away():
+                self._closed += 1
+                count -= 1
+
+    def cut_everything(self) -> None:
+        """End what is left, at the deadline of a drain."""
+        for tunnel in tuple(self.tunnels):
+            if not tunnel.closing:
+                self._cut += 1
+            tunnel.cut()
+        for client in tuple(self.connections):
+            exchange = client.exchange
+            if exchange is not None:
+                exchange.post(DRAINING("The gateway stopped before the answer was complete."))
+            else:
+                client.close()
+        self.write_gauges()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not self.connections and not self.tunnels
