@@ -1,7 +1,12 @@
-"""A gateway between two transports of memory: what an exchange costs in Python alone, without a system call."""
+"""A gateway between transports of memory: what an exchange costs in Python alone, without a system call.
+
+It is driven from its two ends, as a socket would: requests go into a client connection, answers into the connection
+that the gateway itself has opened to its target.
+"""
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from devhost_server.config import Sources, load
 from devhost_server.deadlines import Wheel
@@ -11,14 +16,24 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import Capacity, Scoreboard
 from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, target_key
+from tests.benchmarks.messages import ANSWER, SMALL
+
+# One route to one target, for the host that the messages ask for.
+ROUTES: Final[dict[str, Any]] = {
+    "routes": {"app": {"name": "app", "hosts": ["app.localhost"], "upstream": "app"}},
+    "upstreams": {"app": {"targets": [{"url": "http://127.0.0.1:9000"}]}},
+}
+LISTENER: Final = ("127.0.0.1", 7777)
+# Turns of the event loop in which a connection of memory is surely there.
+_TURNS: Final = 50
 
 
 class MemoryTransport:
     """Takes writes and keeps the last one."""
 
-    def __init__(self, name: tuple[str, int] = ("127.0.0.1", 7777)) -> None:
+    def __init__(self, name: tuple[str, int] = LISTENER, peer: tuple[str, int] | None = None) -> None:
         self.sent = b""
-        self._name = name
+        self._names = {"sockname": name, "peername": peer or name}
 
     def write(self, data: bytes) -> None:
         self.sent = data
@@ -27,7 +42,7 @@ class MemoryTransport:
         self.sent = b"".join(parts)
 
     def get_extra_info(self, key: str) -> object:
-        return self._name
+        return self._names.get(key)
 
     def set_write_buffer_limits(self, high: int) -> None:
         pass
@@ -51,43 +66,94 @@ class MemoryTransport:
         pass
 
 
-class Loopback:
-    """One client connection and one connection to a target, joined by a real gateway."""
+class MemoryLoop(asyncio.SelectorEventLoop):
+    """An event loop whose connections lead nowhere; `made` holds them in the order they were made."""
 
-    def __init__(self, routes: dict[str, Any], log: str | None = "/dev/null") -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[ServerConnection] = []
+
+    async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> Any:  # type: ignore[override] # the gateway's one form of it
+        protocol = factory()
+        transport = MemoryTransport()
+        protocol.connection_made(transport)
+        self.made.append(protocol)
+        return transport, protocol
+
+
+class Loopback:
+    """One client connection and one connection to a target, joined by a real gateway.
+
+    `idle` is how many connections to the target there are; the last one that was used is the one that is used.
+    """
+
+    def __init__(self, routes: dict[str, Any] = ROUTES, log: str | None = "/dev/null", *, idle: int = 1) -> None:
+        self.loop = MemoryLoop()
         sets = [f"log.access={log or 'null'}", "admin.bind=null"]
         loaded = load(Sources.from_options(config_files=[], sets=sets, environ={}, cwd="/"))
         settings = loaded.settings.model_dump(mode="json") | routes
         settings["echo"] = None
         upstreams = settings["upstreams"]
+        if idle > 1:
+            room = {"pool": {"max_connections": idle, "max_idle": idle}}
+            upstreams = settings["upstreams"] = {name: upstream | room for name, upstream in upstreams.items()}
         targets = [target_key(name, target["url"]) for name, up in upstreams.items() for target in up["targets"]]
         blocks = Blocks(_numbered([UNROUTED, *settings["routes"]]), _numbered(upstreams), _numbered(targets))
-        board = Scoreboard(Capacity(1, len(blocks.routes), len(upstreams), len(targets)))
+        self.board = Scoreboard(Capacity(1, len(blocks.routes), len(upstreams), len(targets)))
         wheel = Wheel(self.loop.time)
         document = Document(1, "dev", "cafe1234", settings, blocks)
-        snapshot = self.loop.run_until_complete(Builder(board, 0, wheel).build(document, None))
-        self.log = AccessLog(log, board.row(0), 0)
-        self.gateway = Gateway(board, 0, snapshot, self.log, wheel)
-        self.gateway.listen({("127.0.0.1", 7777): 0})
-        self.client_transport = MemoryTransport()
-        self.client = ClientConnection(cast("Any", self), cast("Any", None), {}, self.loop)
-        self.client.connection_made(cast("Any", self.client_transport))
-        self.target = next(iter(snapshot.upstreams.values())).targets[0]
-        self.server = ServerConnection(self.target, wheel)
-        self.server.connection_made(cast("Any", MemoryTransport()))
-        self.target._idle[self.server] = None
+        snapshot = self.loop.run_until_complete(Builder(self.board, 0, wheel).build(document, None))
+        self.log = AccessLog(log, self.board.row(0), 0)
+        self.gateway = Gateway(self.board, 0, snapshot, self.log, wheel)
+        self.gateway.clients.listen({LISTENER: 0})
+        self.client, self.client_transport = self.connect()
+        self.server = self.loop.run_until_complete(self._fill(idle))
+        self.server_transport = cast("MemoryTransport", self.server.transport)
+        self.target = self.server.target
 
     @property
     def app(self) -> Gateway:
         """What uvicorn's configuration calls the application."""
         return self.gateway
 
+    def connect(self, peer: tuple[str, int] = LISTENER) -> tuple[ClientConnection, MemoryTransport]:
+        """Let a client connect from the address `peer`."""
+        client, transport = (
+            ClientConnection(cast("Any", self), cast("Any", None), {}, self.loop),
+            MemoryTransport(peer=peer),
+        )
+        client.connection_made(cast("Any", transport))
+        return client, transport
+
+    def new_id(self) -> bytes:
+        """Draw a request id as the gateway does."""
+        return self.gateway._new_id()
+
     def exchange(self, request: bytes, response: bytes) -> bytes:
         """Pass one request and its answer through; give what the client got."""
         self.client.data_received(request)
         self.server.data_received(response)
         return self.client_transport.sent
+
+    def close(self) -> None:
+        """End the log and the loop; there is nothing else."""
+        self.log.close()
+        self.loop.close()
+
+    async def _fill(self, idle: int) -> ServerConnection:
+        """Ask `idle` times at once, so that there are as many connections; give the one that answers last."""
+        clients = [self.client, *(self.connect()[0] for _ in range(idle - 1))]
+        for client in clients:
+            client.data_received(SMALL)
+        for _ in range(_TURNS):
+            if len(self.loop.made) == idle and all(server.exchange is not None for server in self.loop.made):
+                break
+            await asyncio.sleep(0)
+        else:
+            raise RuntimeError(f"{len(self.loop.made)} connections of {idle} were made")
+        for server in self.loop.made:
+            server.data_received(ANSWER)
+        return self.loop.made[-1]
 
 
 def _numbered(names: Any) -> dict[str, int]:
