@@ -1,0 +1,168 @@
+"""The whole exchange, and the coroutine that tells its life."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from itertools import cycle
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from devhost_server.exchange import Exchange
+from tests.benchmarks.inmemory import Loopback
+from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
+from tests.benchmarks.steps import steps
+
+REQUEST_ID = re.compile(rb"X-Request-ID: [0-9a-f]{32}\r\n")
+HEAD_OUT = ANSWER.replace(b"\r\nConnection: keep-alive", b"").partition(b"\r\n\r\n")[0]
+LIVES = 100
+
+
+def other(request: bytes) -> bytes:
+    """The same request but for one line, as two clients behind one proxy send it."""
+    return request.replace(b"\r\nAccept: ", b"\r\nAccept: application/json, ")
+
+
+@pytest.mark.benchmark(group="a whole exchange")
+@pytest.mark.parametrize(
+    ("requests", "log", "idle"),
+    [
+        pytest.param([SMALL], "/dev/null", 1, id="small head, the same again"),
+        pytest.param([SMALL, other(SMALL)], "/dev/null", 1, id="small head, another every time"),
+        pytest.param([SMALL], None, 1, id="small head, no log"),
+        pytest.param([SMALL], "/dev/null", 500, id="small head, 500 idle connections"),
+        pytest.param([BROWSER], "/dev/null", 1, id="browser's head, the same again"),
+        pytest.param([BROWSER, other(BROWSER)], "/dev/null", 1, id="browser's head, another every time"),
+    ],
+)
+def test_a_whole_exchange(benchmark: Any, requests: list[bytes], log: str | None, idle: int) -> None:
+    """A connection remembers its last field block: the same head again saves analysing it, laying out what is passed on
+    and the parts of the log line that depend on it. Against the row without a log is what the line costs; that of many
+    idle connections saves nothing, and must cost nothing either.
+    """
+    with closing(Loopback(log=log, idle=idle)) as loopback:
+        coming = cycle(requests)
+        got = benchmark(lambda: loopback.exchange(next(coming), ANSWER))
+        assert REQUEST_ID.search(got)
+        head, _, body = REQUEST_ID.sub(b"", got).partition(b"\r\n\r\n")
+        assert head == HEAD_OUT + b"\r\nVia: 1.1 devhost"
+        assert body == b"Hello, world!"
+        loopback.exchange(requests[-1], ANSWER)
+        passed = b"\r\n".join(line for line in requests[-1].split(b"\r\n") if not line.startswith(b"Connection:"))
+        assert loopback.server_transport.sent.startswith(passed.removesuffix(b"\r\n\r\n") + b"\r\nX-Forwarded-For: ")
+
+
+def least_steps(loopback: Loopback) -> int:
+    """Give the steps of an exchange that meets neither a new second for the log nor an empty stock of request ids."""
+    return min(steps(lambda: loopback.exchange(SMALL, ANSWER)) for _ in range(3))
+
+
+def test_idle_connections_are_not_looked_at() -> None:
+    """Taking a connection out of many and giving it back takes no more steps than with a single one."""
+    with closing(Loopback()) as one, closing(Loopback(idle=500)) as many:
+        assert least_steps(many) <= least_steps(one)
+
+
+# --- who drives it ---------------------------------------------------------------------------------------------------
+
+Wait = Callable[[], Awaitable[Any]]
+
+
+async def life(wait: Wait, told: list[object]) -> None:
+    """A life of two waits, as most exchanges have one or two."""
+    told.append(await wait())
+    told.append(await wait())
+
+
+def blank() -> Exchange:
+    return Exchange(cast("Any", None), b"GET", b"/", None, 0.0)
+
+
+def posted() -> list[object]:
+    """Exchanges: each event runs the coroutine to its next wait."""
+    told: list[object] = []
+    exchanges = [blank() for _ in range(LIVES)]
+    for x in exchanges:
+        x.run(life(x.event, told))
+    for event in ("response", "finished"):
+        for x in exchanges:
+            x.post(event)
+    assert all(x.over for x in exchanges)
+    return told
+
+
+class Waiting:
+    """What a task waits with: a future for each event."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.exchange = blank()
+        self.loop = loop
+        self.future = loop.create_future()
+
+    async def event(self) -> object:
+        event = await self.future
+        self.future = self.loop.create_future()
+        return event
+
+
+def tasks(loop: asyncio.AbstractEventLoop) -> list[object]:
+    """Tasks: each event sets a future, and the event loop runs the coroutine in its next turn."""
+    told: list[object] = []
+
+    async def main() -> None:
+        waits = [Waiting(loop) for _ in range(LIVES)]
+        running = [loop.create_task(life(wait.event, told)) for wait in waits]
+        await asyncio.sleep(0)
+        for event in ("response", "finished"):
+            for wait in waits:
+                wait.future.set_result(event)
+            await asyncio.sleep(0)
+        await asyncio.gather(*running)
+
+    loop.run_until_complete(main())
+    return told
+
+
+@pytest.mark.benchmark(group=f"{LIVES} lives of two waits")
+@pytest.mark.parametrize(
+    "make_loop",
+    [
+        pytest.param(None, id="post"),
+        pytest.param(asyncio.new_event_loop, id="task and futures, asyncio"),
+        pytest.param(uvloop.new_event_loop, id="task and futures, uvloop"),
+    ],
+)
+def test_a_coroutine_without_a_task(benchmark: Any, make_loop: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
+    """Posting an event runs the coroutine there and then: that saves a task for each exchange, a future for each wait,
+    and a turn of the event loop between an event and what follows from it.
+    """
+    expected = ["response"] * LIVES + ["finished"] * LIVES
+    if make_loop is None:
+        assert benchmark(posted) == expected
+        return
+    with closing(make_loop()) as loop:
+        assert benchmark(tasks, loop) == expected
+
+
+# --- who is asking ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.benchmark(group="a client connects and leaves")
+@pytest.mark.parametrize("peers", [1, 10_000], ids=["a peer that comes back", "a new peer every time"])
+def test_peers_are_remembered(benchmark: Any, peers: int) -> None:
+    """A peer that comes back saves parsing its address, looking it up among the trusted ones and writing the lines that
+    tell the target about it.
+    """
+    with closing(Loopback()) as loopback:
+        coming = cycle([(f"10.1.{number >> 8}.{number & 255}", 50_000) for number in range(peers)])
+
+        def connect() -> tuple[bytes, bytes]:
+            peer = next(coming)
+            client, _ = loopback.connect(peer)
+            client.connection_lost(None)
+            return peer[0].encode(), client.peer.address
+
+        expected, address = benchmark(connect)
+        assert address == expected
