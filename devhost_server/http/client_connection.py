@@ -69,8 +69,10 @@ class ClientConnection(asyncio.Protocol):
         "_decoder",
         "_fields",
         "_left",
+        "_line",
         "_lingered",
         "_loop",
+        "_parsed",
         "_paused_for",
         "_progress",
         "_state",
@@ -108,7 +110,10 @@ class ClientConnection(asyncio.Protocol):
         self._paused_for = 0  # why reading is paused: a set of the bits below
         self._progress: tuple[int, int] = (0, 0)
         self._lingered = 0
-        self._block = b""  # the last field block, and what it said
+        # What said what, last time: polls and health checks repeat the line, and nearly every client the fields.
+        self._line = b""
+        self._parsed: tuple[bytes, bytes, bool] = (b"", b"", False)
+        self._block = b""
         self._fields: RequestFields | None = None
 
     def __repr__(self) -> str:
@@ -238,11 +243,11 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""
         line_end = data.find(b"\r\n")
         line = data[:line_end]
-        parsed = parse_request_line(line)
-        if isinstance(parsed, Fault):
-            self._refuse(parsed, line)
+        flaw = None if line == self._line else self._take_line(line)
+        if flaw is not None:
+            self._refuse(flaw, line)
             return
-        method, target, old = parsed
+        method, target, old = self._parsed
         block = data[line_end:end]
         if block == self._block and self._fields is not None:
             fields = self._fields
@@ -264,6 +269,13 @@ class ClientConnection(asyncio.Protocol):
         else:
             exchange.host, exchange.target_path = split_absolute(method, target)
         self._begin(exchange, fields, data[end + 4 :])
+
+    def _take_line(self, line: bytes) -> Fault | None:
+        parsed = parse_request_line(line)
+        if isinstance(parsed, Fault):
+            return parsed
+        self._line, self._parsed = line, parsed
+        return None
 
     def _judge(self, target: bytes, fields: RequestFields, *, old: bool) -> Fault | None:
         """Say what is wrong with a head whose parts are sound."""

@@ -37,6 +37,8 @@ _INTERIM_LIMIT: Final = 32
 _WRITE_HIGH: Final = 128 * 1024
 _COPY_LIMIT: Final = 16 * 1024
 _RESCUE_BYTES: Final = 256 * 1024
+# Heads up to this size are remembered, unless they hold a cookie: secrets are not kept longer than they are needed.
+_KNOWN_LIMIT: Final = 2048
 
 _IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
 _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
@@ -250,12 +252,9 @@ class ServerConnection(asyncio.Protocol):
             if end < 0 or end > _HEAD_LIMIT:
                 self._keep_partial(data)
                 return
-            line_end = data.find(b"\r\n")
-            block = data[line_end:end]
-            if len(block) > _HEAD_LIMIT // 8 and block.count(b"\r\n") > _LINES_LIMIT:
-                self._fail(UPSTREAM_HEAD_SIZE(f"The answer has more than {_LINES_LIMIT} header lines."))
-                return
-            head = parse_response(data[:line_end], block)
+            target = self.target
+            text = data[:end]
+            head = target.known_head if text == target.known_head_text else self._analyse(text)
             if isinstance(head, Fault):
                 self._fail(head)
                 return
@@ -265,6 +264,19 @@ class ServerConnection(asyncio.Protocol):
                 return
             if not self._interim_response(head, data):
                 return
+
+    def _analyse(self, text: bytes) -> ResponseHead | Fault:
+        """Find out what a head says, and remember it: within a second, a target says the same over and over."""
+        line_end = text.find(b"\r\n")
+        if line_end < 0:
+            line_end = len(text)
+        block = text[line_end:]
+        if len(block) > _HEAD_LIMIT // 8 and block.count(b"\r\n") > _LINES_LIMIT:
+            return UPSTREAM_HEAD_SIZE(f"The answer has more than {_LINES_LIMIT} header lines.")
+        head = parse_response(text[:line_end], block)
+        if isinstance(head, ResponseHead) and len(text) <= _KNOWN_LIMIT and b"cookie" not in text.lower():
+            self.target.known_head_text, self.target.known_head = text, head
+        return head
 
     def _keep_partial(self, data: bytes) -> None:
         """Keep a head that has not fully come, unless it is already too large or beyond mending."""

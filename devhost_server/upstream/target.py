@@ -27,6 +27,7 @@ from devhost_server.failures import (
     UPSTREAM_RESET,
     Fault,
 )
+from devhost_server.http.response_head import parse_response
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
@@ -73,6 +74,9 @@ class Target:
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[tuple[bytes, int], int] = {}
         self.active = 0  # connections that carry an exchange
+        # The last response head, and what it says; connections to the target read and write it.
+        self.known_head_text = b""
+        self.known_head = parse_response(b"", b"")
         self._wheel = wheel
         parts = urlsplit(options.url)
         self.unix_path = parts.path if parts.scheme == "unix" else None
