@@ -15,43 +15,52 @@ from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
 from tests.benchmarks.steps import steps
 
-REQUEST_ID = re.compile(rb"X-Request-ID: [0-9a-f]{32}\r\n")
-HEAD_OUT = ANSWER.replace(b"\r\nConnection: keep-alive", b"").partition(b"\r\n\r\n")[0]
+REQUEST_ID = re.compile(rb"\r\nX-Request-ID: [0-9a-f]{32}")
 LIVES = 100
 
 
-def other(request: bytes) -> bytes:
-    """The same request but for one line, as two clients behind one proxy send it."""
-    return request.replace(b"\r\nAccept: ", b"\r\nAccept: application/json, ")
+# The same but for one line: as two clients send it behind one proxy, as one client asks for two things, and as a target
+# answers in another second.
+OTHER_ACCEPT = (b"\r\nAccept: ", b"\r\nAccept: application/json, ")
+OTHER_PATH = (b" HTTP/1.1", b"&more HTTP/1.1")
+OTHER_DATE = (b"09:00:00", b"09:00:01")
 
 
 @pytest.mark.benchmark(group="a whole exchange")
 @pytest.mark.parametrize(
-    ("requests", "log", "idle"),
+    ("request_", "change", "log", "idle"),
     [
-        pytest.param([SMALL], "/dev/null", 1, id="small head, the same again"),
-        pytest.param([SMALL, other(SMALL)], "/dev/null", 1, id="small head, another every time"),
-        pytest.param([SMALL], None, 1, id="small head, no log"),
-        pytest.param([SMALL], "/dev/null", 500, id="small head, 500 idle connections"),
-        pytest.param([BROWSER], "/dev/null", 1, id="browser's head, the same again"),
-        pytest.param([BROWSER, other(BROWSER)], "/dev/null", 1, id="browser's head, another every time"),
+        pytest.param(SMALL, None, "/dev/null", 1, id="small head, all the same again"),
+        pytest.param(SMALL, OTHER_PATH, "/dev/null", 1, id="small head, another path every time"),
+        pytest.param(SMALL, OTHER_ACCEPT, "/dev/null", 1, id="small head, other fields every time"),
+        pytest.param(SMALL, OTHER_DATE, "/dev/null", 1, id="small head, another answer every time"),
+        pytest.param(SMALL, None, None, 1, id="small head, no log"),
+        pytest.param(SMALL, None, "/dev/null", 500, id="small head, 500 idle connections"),
+        pytest.param(BROWSER, None, "/dev/null", 1, id="browser's head, all the same again"),
+        pytest.param(BROWSER, OTHER_PATH, "/dev/null", 1, id="browser's head, another path every time"),
+        pytest.param(BROWSER, OTHER_ACCEPT, "/dev/null", 1, id="browser's head, other fields every time"),
     ],
 )
-def test_a_whole_exchange(benchmark: Any, requests: list[bytes], log: str | None, idle: int) -> None:
-    """A connection remembers its last field block: the same head again saves analysing it, laying out what is passed on
-    and the parts of the log line that depend on it. Against the row without a log is what the line costs; that of many
-    idle connections saves nothing, and must cost nothing either.
+def test_a_whole_exchange(
+    benchmark: Any, request_: bytes, change: tuple[bytes, bytes] | None, log: str | None, idle: int
+) -> None:
+    """A connection remembers its last request line and field block, and a target its last answer's head: the same again
+    saves analysing it, laying out what is passed on and the parts of the log line that depend on it. Against the row
+    without a log is what the line costs; that of many idle connections saves nothing, and must cost nothing either.
     """
+    pairs = [(request_, ANSWER)]
+    if change is not None:
+        pairs.append((request_.replace(*change, 1), ANSWER.replace(*change, 1)))
+        assert pairs[0] != pairs[1]
     with closing(Loopback(log=log, idle=idle)) as loopback:
-        coming = cycle(requests)
-        got = benchmark(lambda: loopback.exchange(next(coming), ANSWER))
-        assert REQUEST_ID.search(got)
-        head, _, body = REQUEST_ID.sub(b"", got).partition(b"\r\n\r\n")
-        assert head == HEAD_OUT + b"\r\nVia: 1.1 devhost"
-        assert body == b"Hello, world!"
-        loopback.exchange(requests[-1], ANSWER)
-        passed = b"\r\n".join(line for line in requests[-1].split(b"\r\n") if not line.startswith(b"Connection:"))
-        assert loopback.server_transport.sent.startswith(passed.removesuffix(b"\r\n\r\n") + b"\r\nX-Forwarded-For: ")
+        coming = cycle(pairs)
+        assert REQUEST_ID.search(benchmark(lambda: loopback.exchange(*next(coming))))
+        for request, answer in pairs:
+            got = REQUEST_ID.sub(b"", loopback.exchange(request, answer))
+            head, _, body = answer.replace(b"\r\nConnection: keep-alive", b"").partition(b"\r\n\r\n")
+            assert got == head + b"\r\nVia: 1.1 devhost\r\n\r\n" + body
+            kept = b"\r\n".join(line for line in request.split(b"\r\n") if not line.startswith(b"Connection:"))
+            assert loopback.server_transport.sent.startswith(kept.removesuffix(b"\r\n\r\n") + b"\r\nX-Forwarded-For: ")
 
 
 def least_steps(loopback: Loopback) -> int:
