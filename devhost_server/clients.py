@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server.failures import DRAINING, GATEWAY_FULL
 from devhost_server.http.forward import Network, Peer, make_peer
+from devhost_server.http.head_memory import HeadMemory
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Clients:
     def __init__(self, row: memoryview, snapshot: "Snapshot") -> None:
         self.connections: set[ClientConnection] = set()
         self.tunnels: set[Tunnel] = set()
+        self.heads = HeadMemory()
         self.draining = False
         self.idle_seconds = snapshot.timeouts.keepalive  # how long a connection may wait for its next request
         self._row = row
@@ -45,6 +47,7 @@ class Clients:
         if snapshot.trusted != self._trusted:
             self._trusted = snapshot.trusted
             self._peers.clear()
+            self.heads.clear()
             for client in self.connections:
                 client.meet(self._peer_of(client))
 
@@ -88,6 +91,7 @@ class Clients:
         if known is None:
             if len(self._peers) >= _PEERS:
                 self._peers.clear()
+                self.heads.clear()  # those peers would never be met again
             known = self._peers[key] = make_peer(*key, self._trusted)
         return known
 

@@ -28,13 +28,8 @@ from devhost_server.failures import (
 from devhost_server.http import chunked
 from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import Peer
-from devhost_server.http.request_head import (
-    RequestFields,
-    first_flaw,
-    parse_request_block,
-    parse_request_line,
-    split_absolute,
-)
+from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.request_head import RequestFields, first_flaw, split_absolute
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -112,7 +107,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingered = 0
         # What said what, last time: polls and health checks repeat the line, and nearly every client the fields.
         self._line = b""
-        self._parsed: tuple[bytes, bytes, bool] = (b"", b"", False)
+        self._parsed: ParsedLine = (b"", b"", False)
         self._block = b""
         self._fields: RequestFields | None = None
 
@@ -271,10 +266,10 @@ class ClientConnection(asyncio.Protocol):
         self._begin(exchange, fields, data[end + 4 :])
 
     def _take_line(self, line: bytes) -> Fault | None:
-        parsed = parse_request_line(line)
-        if isinstance(parsed, Fault):
-            return parsed
-        self._line, self._parsed = line, parsed
+        known = self.gateway.clients.heads.line(line)
+        if isinstance(known, Fault):
+            return known
+        self._line, self._parsed = known
         return None
 
     def _judge(self, target: bytes, fields: RequestFields, *, old: bool) -> Fault | None:
@@ -289,12 +284,12 @@ class ClientConnection(asyncio.Protocol):
         limits = self.gateway.limits
         if block.count(b"\r\n") > limits.headers:
             return HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines.")
-        fields = parse_request_block(block, method, trusted=self.peer.trusted)
-        if isinstance(fields, Fault):
-            return fields
-        if fields.upgrade is None:  # with one, the analysis depends on the method too
-            self._block, self._fields = block, fields
-        return fields
+        known = self.gateway.clients.heads.block(block, method, self.peer)
+        if isinstance(known, Fault):
+            return known
+        if known[1].upgrade is None:  # with one, the analysis depends on the method too
+            self._block, self._fields = known
+        return known[1]
 
     def _read_partial(self, data: bytes, *, fresh: bool) -> None:
         """Keep a head that has not fully come, unless it is already too large or beyond mending."""

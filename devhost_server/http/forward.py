@@ -24,9 +24,12 @@ _CLIMBS: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|\Z)")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """Who is at the other end of a client connection; `trusted` if its forwarded fields are believed."""
+    """Who is at the other end of a client connection; `trusted` if its forwarded fields are believed.
+
+    Two are the same only if they are one object, which makes looking up what a peer has sent cheap.
+    """
 
     address: bytes
     trusted: bool

@@ -42,9 +42,7 @@ _MEMORY_LENGTH: Final = 512
 
 def quoted(raw: bytes) -> bytes:
     """Give bytes that a client chose as a JSON string; what is not UTF-8 is shown as escapes."""
-    if raw.translate(None, _PLAIN):
-        return orjson.dumps(raw.decode("utf-8", "backslashreplace"))
-    return b'"' + raw + b'"'
+    return orjson.dumps(raw.decode("utf-8", "backslashreplace"))
 
 
 def without_secrets(url: bytes) -> bytes:
