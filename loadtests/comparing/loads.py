@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from . import proc, wrk
@@ -186,6 +186,30 @@ class Overload:
         flood = shlex.join(word.rpartition("/")[2] if word.endswith("wrk.lua") else word for word in words)
         probe = f"python -m loadtests.comparing.paced PORT bench.test {_PROBE_RATE} {_PROBE_CONNECTIONS}"
         return f"{flood} & {probe} {max(seconds - 0.5, 0.5):g} SEED"
+
+
+@dataclass(frozen=True)
+class Excess:
+    """More requests than the upstream can take at once, whatever becomes of them: the others are to be refused."""
+
+    share: float
+    path: str
+    served_at_once: int
+    """As many connections as the proxy has to the upstream: what they get in a closed loop is the peak."""
+    connections: int
+
+    def measure(self, occasion: Occasion) -> Measurement:
+        """Find what the upstream gives, then offer a multiple of it at a fixed rate."""
+        closed = Wrk(self.path, self.served_at_once).measure(replace(occasion, seconds=_PEAK_SECONDS))
+        words = [*_paced_words(occasion, self.share * closed["rps"], self.connections, occasion.seconds), self.path]
+        measured = _generated(occasion, "paced", words)
+        return {**measured, "peak": closed["rps"], "goodput_share": measured["rps"] / closed["rps"]}
+
+    def described(self, seconds: float) -> str:
+        """The pacer's command line."""
+        rate = f"{self.share:g}×PEAK"
+        where = f"{self.connections} {seconds:g} SEED {self.path}"
+        return f"python -m loadtests.comparing.paced PORT bench.test {rate} {where}"
 
 
 def known_peak(occasion: Occasion) -> float:

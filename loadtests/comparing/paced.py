@@ -2,7 +2,7 @@
 
 Latency counts from when a request was due, not from when it could be sent, so a stall of the proxy is seen by every
 request that was due during it (wrk waits for answers instead, and so asks a slow proxy less).
-`python -m loadtests.comparing.paced PORT HOST RATE CONNECTIONS SECONDS SEED` prints one JSON object.
+`python -m loadtests.comparing.paced PORT HOST RATE CONNECTIONS SECONDS SEED [PATH]` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def complete(data: bytes) -> bool:
 class Pacer:
     """A single loop over epoll; `asyncio` would cost as much as what is measured."""
 
-    def __init__(self, port: int, host: str, connections: int) -> None:
+    def __init__(self, port: int, host: str, connections: int, path: str = "/") -> None:
         self.outcome = Outcome()
         self._port = port
-        self._request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
         self._epoll = select.epoll()
         self._links: dict[int, socket.socket] = {}
         self._idle: list[socket.socket] = []
@@ -191,13 +191,13 @@ def report(outcome: Outcome, seconds: float, busy: float = 0.0) -> dict[str, flo
 
 def main(arguments: list[str]) -> None:
     """Run as a process of its own."""
-    port, host, rate, connections, seconds, seed = arguments
+    port, host, rate, connections, seconds, seed, *path = arguments
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # the default of 50 µs is a whole request
     try:
-        with contextlib.closing(Pacer(int(port), host, int(connections))) as pacer:
+        with contextlib.closing(Pacer(int(port), host, int(connections), *path)) as pacer:
             began, spent = time.perf_counter(), time.process_time()
             pacer.run(float(rate), float(seconds), random.Random(int(seed)))
             busy = (time.process_time() - spent) / (time.perf_counter() - began)

@@ -44,6 +44,8 @@ class Variant:
     """Connections to be ready for: nginx sets memory aside for each."""
     sheds: bool = False
     """Refuse early what cannot be served soon, where the proxy knows how."""
+    slow: bool = False
+    """The upstream is the gateway's own echo, which can be asked to take its time."""
 
     @property
     def label(self) -> str:
@@ -53,6 +55,7 @@ class Variant:
             f"{self.routes:,} routes": self.routes > 1,
             f"{self.targets} targets": self.targets > 1,
             "sheds load": self.sheds,
+            "a slow upstream": self.slow,
         }
         return ", ".join(text for text, given in special.items() if given)
 
@@ -101,7 +104,7 @@ class Proxy:
     """Arguments that make the program judge its configuration and end."""
     version_arguments: tuple[str, ...] = ("--version",)
     knows: frozenset[str] = frozenset()
-    """Variants it has a configuration for: `routes`, `targets`, `workers`, `sheds`."""
+    """Variants it has a configuration for: `routes`, `targets`, `workers`, `sheds`, `slow`."""
     needs_module: str | None = None
 
     def executable(self) -> str:
@@ -124,6 +127,7 @@ class Proxy:
             "routes": variant.routes > 1,
             "targets": variant.targets > 1,
             "sheds": variant.sheds,
+            "slow": variant.slow,
         }
         return all(name in self.knows for name, needed in wanted.items() if needed)
 
@@ -362,6 +366,9 @@ def _gateway(setting: Setting) -> dict[str, str]:
     routes: dict[str, object] = {"all": {"host": "*", "upstream": "up"}}
     if setting.variant.routes > 1:
         routes = {f"r{number}": {"host": host, "upstream": "up"} for number, host in enumerate(setting.hosts)}
+    targets = [f"http://{target}" for target in setting.targets]
+    if setting.variant.slow:
+        targets = [f"unix:{setting.directory / 'echo.sock'}"]
     configuration = {
         "server": {
             "bind": [f"127.0.0.1:{setting.port}"],
@@ -371,7 +378,8 @@ def _gateway(setting: Setting) -> dict[str, str]:
         },
         "log": {"level": "warning", "access": str(setting.directory / "access.log")},
         "admin": {"bind": f"unix:{setting.directory / 'admin.sock'}"},
-        "upstreams": {"up": {"targets": [f"http://{target}" for target in setting.targets], "pool": pool}},
+        "echo": {"bind": targets[0]} if setting.variant.slow else None,
+        "upstreams": {"up": {"targets": targets, "pool": pool}},
         "routes": routes,
     }
     return {"gateway.yaml": yaml.safe_dump(configuration, sort_keys=False)}
@@ -420,7 +428,7 @@ PROXIES: dict[str, Proxy] = {
             check=lambda setting: [*_gateway_arguments(setting), "check"],
             environment=lambda _: {"PYTHONPATH": str(CHECKOUT)},
             version_arguments=("-m", "devhost_server", "--version"),
-            knows=frozenset({"workers", "routes", "targets", "sheds"}),
+            knows=frozenset({"workers", "routes", "targets", "sheds", "slow"}),
         ),
         Proxy(
             name="nginx",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .loads import IdleConnections, Load, Overload, Paced, Rest, Spread, WebSocket, Wrk
-from .proxies import GATEWAY, Variant
+from .loads import Excess, IdleConnections, Load, Overload, Paced, Rest, Spread, WebSocket, Wrk
+from .proxies import GATEWAY, SHEDDING_POOL, Variant
 
 SERVERS = (GATEWAY, "nginx", "nginx+log", "haproxy", "envoy", "traefik", "caddy")
 TUNED = "nginx+64k"
@@ -125,11 +125,14 @@ WORKS: dict[str, Work] = {
             (
                 Case("waits", Overload(2.0, connections=2000), Variant(clients=2300)),
                 Case("sheds", Overload(2.0, connections=2000), Variant(sheds=True, clients=2300)),
+                Case("slow", Excess(2.0, "/delay/0.05", SHEDDING_POOL, 400), Variant(sheds=True, slow=True)),
             ),
-            proxies=(GATEWAY,),
+            proxies=(GATEWAY, "haproxy"),
             weight=4.0,  # opening 2,000 connections must be a small part of it
             note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. Latencies are those\n"
-            "of a probe beside the load.",
+            "of a probe beside the load. `slow`: as `sheds`, but it is the upstream that is at its end, which takes\n"
+            "50 ms for an answer, and the rate is fixed. Where the gateway itself is at its end, refusing is no help:\n"
+            "reading a request and refusing it costs most of what answering it does.",
         ),
         Work(
             "fairness",
@@ -240,6 +243,8 @@ TARGETS = (
     Target("half-load", "p99", 3.0, "nginx"),
     Target("idle-10000", "bytes_per_connection", 15_000),
     Target("routes", "cpu_us", 1.05, GATEWAY, case="10,000", peer_case="1"),
+    Target("overload", "goodput_share", 0.9, case="waits", at_least=True),
     Target("overload", "goodput_share", 0.9, case="sheds", at_least=True),
+    Target("overload", "goodput_share", 0.9, case="slow", at_least=True),
     Target("fairness", "unevenness", 0.2),
 )
