@@ -88,10 +88,7 @@ def _unix(path: str) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on; what else may be there is left alone, and binding fails."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
+    if not _is_socket(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a listener whose queue is full would let us wait
@@ -104,9 +101,18 @@ def _remove_stale(path: str) -> None:
             return
 
 
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _explain(bind: Bind, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"cannot listen on {bind}: the name {bind.host} does not resolve"
+    if error.errno == errno.EADDRINUSE and bind.path is not None and not _is_socket(bind.path):
+        return f"cannot listen on {bind}: the path exists and is not a socket; remove it or bind to another"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {bind}: the address is in use; stop what listens there or bind to another"
     if error.errno == errno.EACCES and bind.path is None and bind.port < 1024:

@@ -147,10 +147,19 @@ def test_a_socket_of_another_kind_is_left_alone(path: Path) -> None:
         assert path.exists()
 
 
-def test_a_file_is_left_alone(path: Path) -> None:
-    path.write_text("precious")
-    assert "the address is in use" in refusal(unix(path))
-    assert path.read_text() == "precious"
+@pytest.mark.parametrize("kind", ["file", "folder", "link to nothing"])
+def test_what_is_no_socket_is_told_and_left_alone(path: Path, kind: str) -> None:
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.parent / "nothing")
+    text = refusal(unix(path))
+    assert text == f"cannot listen on unix:{path}: the path exists and is not a socket; remove it or bind to another"
+    assert path.is_symlink() or path.exists()
+    if kind == "file":
+        assert path.read_text() == "precious"
 
 
 def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
