@@ -44,8 +44,8 @@ def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
 
 
 def host_text(x: Exchange) -> str:
-    """Give the host asked for, for people."""
-    return x.host.decode("latin-1") or "(no host)"
+    """Give the host asked for, for people; "" if there was none."""
+    return x.host.decode("utf-8", "surrogateescape")
 
 
 def _build(x: Exchange, status: int, fields: list[tuple[bytes, bytes]], body: bytes, hop: bytes) -> bytes:
@@ -66,7 +66,7 @@ def _facts(x: Exchange, fault: Fault, instance: bytes, failing_since: int) -> pa
         detail=fault.detail,
         request_id=x.request_id.decode(),
         method=x.method.decode("latin-1"),
-        host=host_text(x),
+        host=host_text(x) or None,
         target=x.target_path.decode("utf-8", "surrogateescape"),
         route=None if route is None else route.name,
         owner=None if route is None else route.owner,

@@ -299,6 +299,11 @@ class Gateway:
 
     # -- answers of our own -------------------------------------------------------------------------------------------
 
+    def refuse_unhandled(self, x: Exchange, fault: Fault) -> None:
+        """Refuse a request of whose body enough is known before it is handled; it counts for its route."""
+        self._route(x)
+        self.refuse(x, fault)
+
     def refuse(self, x: Exchange, fault: Fault) -> None:
         """End an exchange that failed before its response began: with an answer that says why, if anybody listens."""
         self._drop_connection(x)

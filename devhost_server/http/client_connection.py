@@ -29,7 +29,7 @@ from devhost_server.http import chunked
 from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import Peer
 from devhost_server.http.head_memory import ParsedLine
-from devhost_server.http.request_head import RequestFields, first_flaw, split_absolute
+from devhost_server.http.request_head import RequestFields, first_flaw, seeming, split_absolute
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -188,7 +188,7 @@ class ClientConnection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Act on a passed deadline according to what the client was to do."""
-        self.deadline = NEVER
+        due, self.deadline = self.deadline, NEVER
         exchange = self.exchange
         if self._write_paused or self._state == _CLOSED:
             self._expire_write()
@@ -198,7 +198,8 @@ class ClientConnection(asyncio.Protocol):
             else:
                 exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
         elif self._state == _IDLE and self._buffer:
-            self._refuse(HEAD_TIMEOUT("The request head was not complete in time."))
+            began = due - self.gateway.timeouts.head
+            self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), self._buffer, began)
         elif self._state in (_IDLE, _LINGER):
             self.close()
 
@@ -240,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
         line = data[:line_end]
         flaw = None if line == self._line else self._take_line(line)
         if flaw is not None:
-            self._refuse(flaw, line)
+            self._refuse(flaw, data[:end])
             return
         method, target, old = self._parsed
         block = data[line_end:end]
@@ -249,13 +250,13 @@ class ClientConnection(asyncio.Protocol):
         else:
             found = self._analyse(method, target, block)
             if isinstance(found, Fault):
-                self._refuse(found, line)
+                self._refuse(found, data[:end])
                 return
             fields = found
         if not fields.host or len(target) > limits.target or old:
             fault = self._judge(target, fields, old=old)
             if fault is not None:
-                self._refuse(fault, line)
+                self._refuse(fault, data[:end])
                 return
         exchange = Exchange(self, method, target, fields, time.monotonic())
         exchange.old = old
@@ -296,27 +297,31 @@ class ClientConnection(asyncio.Protocol):
         limits = self.gateway.limits
         line_end = data.find(b"\r\n")
         if line_end < 0 and len(data) > limits.target + 64:
-            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."))
+            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), data)
             return
         if len(data) > limits.head:
-            self._refuse(HEAD_TOO_LARGE(f"The request head is larger than {limits.head} bytes."), data[:line_end])
+            self._refuse(HEAD_TOO_LARGE(f"The request head is larger than {limits.head} bytes."), data)
             return
         if data.count(b"\r\n") > limits.headers + 1:
-            self._refuse(HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines."), data[:line_end])
+            self._refuse(HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines."), data)
             return
         if fresh or data[len(self._buffer) :].translate(None, VALUE_BYTES):
             flaw = first_flaw(data)
             if flaw is not None:
-                self._refuse(flaw, data[: max(line_end, 0)])
+                self._refuse(flaw, data)
                 return
         if fresh and data:
             self.arm(self.gateway.timeouts.head)
         self._buffer = data
 
-    def _refuse(self, fault: Fault, line: bytes = b"") -> None:
-        """Answer a request that has no exchange yet; nothing that follows it on this connection can be trusted."""
-        method, _, rest = line.partition(b" ")
-        exchange = Exchange(self, method[:32], rest.rpartition(b" ")[0], None, time.monotonic())
+    def _refuse(self, fault: Fault, head: bytes = b"", started: float | None = None) -> None:
+        """Answer a request that has no exchange yet; nothing that follows it on this connection can be trusted.
+
+        `head` is what came of it, for the log and the answer: what it seems to say, not what it says.
+        """
+        method, target, host = seeming(head)
+        exchange = Exchange(self, method, target, None, time.monotonic() if started is None else started)
+        exchange.host = host
         exchange.request_complete = False  # there may be more of it: linger, do not reset
         self._buffer = b""
         self.exchange = exchange
@@ -341,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
         if fields.chunked or fields.length:
             fault = self._open_body(exchange, fields, rest)
             if fault is not None:
-                self.gateway.refuse(exchange, fault)
+                self.gateway.refuse_unhandled(exchange, fault)
                 return
         elif rest:
             self._queue(rest)

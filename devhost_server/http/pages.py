@@ -38,7 +38,7 @@ class Facts:
     detail: str  # one sentence: what happened and what to do
     request_id: str
     method: str
-    host: str
+    host: str | None
     target: str
     route: str | None
     owner: str | None
@@ -360,7 +360,7 @@ def _rows(facts: Facts) -> str:
     """Return the table of facts; one that is not known has no row."""
     since = facts.since and html.escape(facts.since)
     rows = (
-        ("Request", _code(f"{facts.method} {facts.host}{facts.target}")),
+        ("Request", _code(f"{facts.method} {facts.host or '(no host) '}{facts.target}")),
         ("Route", _code(facts.route)),
         ("Owner", facts.owner and html.escape(facts.owner)),
         ("Upstream", _code(facts.upstream)),

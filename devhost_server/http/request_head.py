@@ -35,6 +35,8 @@ from devhost_server.http.fields import (
 # curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.
 _LINE_BYTES: Final = bytes(byte for byte in range(256) if byte >= 0x20 and byte not in (0x23, 0x7F))
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+# As much of a refused head is looked at for the log.
+_SEEMING_BYTES: Final = 16 * 1024
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
@@ -450,3 +452,18 @@ def first_flaw(partial: bytes) -> Fault | None:
         return parsed
     stray = any(field.translate(None, VALUE_BYTES) for field in split_block(whole[len(line) :]))
     return _BAD_BYTES if stray else None
+
+
+def seeming(head: bytes) -> tuple[bytes, bytes, bytes]:
+    """Give what a head that was refused or is not complete seems to say: method, target, host; b"" for the unsaid.
+
+    For people who look for the reason; nothing may be decided by it.
+    """
+    line, _, block = head[:_SEEMING_BYTES].partition(CRLF)
+    method, blank, rest = line.partition(b" ")
+    target, _, version = rest.rpartition(b" ")
+    if not target and not version.startswith(b"HTTP/"):
+        target = version  # the line was cut before its version
+    fields = (field.partition(b":") for field in block.split(CRLF))
+    host = next((value.strip(b" \t") for name, _, value in fields if name.lower() == b"host"), b"")
+    return method[:32] if blank else b"", target, host[:255]
