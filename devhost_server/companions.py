@@ -1,6 +1,9 @@
 """The processes beside the workers: the control process and the echo upstream, each forked and watched by the master.
 
 A companion that dies is back within a second, or later and later if it keeps dying; traffic does not depend on it.
+It outlasts the workers: what they drain may need the echo upstream, and whoever watches the drain needs the admin
+listener. So TERM and INT, which a supervisor or a terminal sends to every process there is, are the master's business,
+and QUIT is how the master says that it is over.
 """
 
 import contextlib
@@ -13,7 +16,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from devhost_server.forks import forget_foreign_variables, hold_signals, release_signals
+from devhost_server.forks import (
+    forget_foreign_variables,
+    hold_signals,
+    leave_group_signals_to_master,
+    release_signals,
+)
 
 _log = logging.getLogger("devhost_server.master")
 
@@ -43,7 +51,7 @@ class Backoff:
 
 
 class Companion:
-    """One such process. `run` is what it does; it must return on SIGTERM and when the master is gone."""
+    """One such process. `run` is what it does; it must return on SIGQUIT and when the master is gone."""
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self.name = name
@@ -77,10 +85,7 @@ class Companion:
             return
         status = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
-                signal.signal(number, signal.SIG_IGN)
+            leave_group_signals_to_master()
             release_signals()
             forget_foreign_variables()
             gc.unfreeze()
@@ -101,14 +106,18 @@ class Companion:
         now = time.monotonic()
         self._backoff.died(now, now - self._born)
         if not self._stopping:
-            # Without a fault of its own, it was told to: by a supervisor that signals every process it knows, say.
+            # Without a fault of its own, somebody has told it to.
             level = logging.ERROR if status else logging.INFO
             _log.log(level, "the %s process (pid %d) %s; starting it again", self.name, pid, how)
         return True
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to end; it is not forked again."""
+    def let_go(self) -> None:
+        """Do not fork it again, however it ends."""
         self._stopping = True
+
+    def stop(self, number: int = signal.SIGQUIT) -> None:
+        """Ask it to end; it is not forked again."""
+        self.let_go()
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

@@ -14,6 +14,7 @@ from typing import Final
 
 import setproctitle
 
+from devhost_server.forks import leave_group_signals_to_master
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Scoreboard
 
@@ -21,17 +22,6 @@ from devhost_server.observe.scoreboard import Scoreboard
 _PARENT_POLL: Final = 0.2
 # The data plane goes first where cores are short: a scrape may take its time.
 _NICENESS: Final = 5
-# Sent to the whole process group by a terminal or by an operator who means the master.
-_IGNORED: Final = (
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGWINCH,
-)
-_STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class ControlContext:
 
 
 def run(context: ControlContext) -> None:
-    """Serve until SIGTERM or SIGQUIT comes or the master is gone, then return.
+    """Serve until SIGQUIT comes or the master is gone, then return.
 
     The caller has forked; it owes the child nothing but to leave with `os._exit` or `sys.exit` afterwards.
     """
@@ -63,12 +53,7 @@ def run(context: ControlContext) -> None:
 
 def _settle() -> None:
     """Give up what the fork inherited from the master: its signal handlers and its name."""
-    signal.set_wakeup_fd(-1)
-    for number in _STOPPING:
-        signal.signal(number, signal.SIG_DFL)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    leave_group_signals_to_master()
     setproctitle.setproctitle("devhost-server: control")
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.nice(_NICENESS)
@@ -76,8 +61,7 @@ def _settle() -> None:
 
 async def _live(context: ControlContext) -> None:
     stopping = asyncio.Event()
-    for number in _STOPPING:
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, stopping.set)
     orphaned = asyncio.create_task(_stop_when_orphaned(context.master_pid, stopping))
     try:
         if context.listener is None:

@@ -170,7 +170,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     def _keep_processes(self) -> None:
         """Fork what is missing, retire what is too much."""
         for companion in self._companions:
-            companion.keep()
+            companion.keep()  # in a drain too: what is in flight may need the echo upstream
             if companion.name == "control":
                 self._board[Board.CONTROL_PID] = companion.pid
         if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
@@ -424,6 +424,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self._drain_over = self._board[Board.DRAIN_UNTIL] / 1e6 + _KILL_AFTER
             self.kill_workers(signal.SIGTERM)
         elif self.phase is Phase.CUTTING:
+            for companion in self._companions:
+                companion.let_go()  # a QUIT may have been for the whole group
             self._close_listeners()
             self._drain_over = now + _KILL_AFTER
             if cue is Cue.SIGNAL:
@@ -454,7 +456,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         return EXIT_CUT if self._cut else 0
 
     def _stop_companions(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGQUIT, signal.SIGKILL):
             for companion in self._companions:
                 companion.stop(number)
             until = time.monotonic() + _KILL_AFTER

@@ -52,7 +52,8 @@ def kept(run: Callable[[], None]) -> Iterator[Master]:
 
 
 def until_told() -> None:
-    signal.pause()
+    while True:
+        signal.pause()
 
 
 def test_a_companion_runs_in_a_process_of_its_own() -> None:
@@ -106,31 +107,33 @@ def test_leaving_by_exit_is_an_end_too() -> None:
         assert master.reap() == 1
 
 
-def test_a_term_ends_it_although_the_master_has_a_handler() -> None:
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+def test_the_master_ends_it_although_it_has_a_handler_for_that_itself() -> None:
+    before = signal.signal(signal.SIGQUIT, lambda *_: None)
     try:
         with kept(until_told) as master:
             master.keep()
             master.companion.stop()
-            assert master.reap() == -signal.SIGTERM
+            assert master.reap() == 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGQUIT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGWINCH]
+)
 def test_what_is_meant_for_the_master_does_not_end_it(number: signal.Signals) -> None:
     read, write = os.pipe()
 
     def announce() -> None:
         os.write(write, b"!")
-        signal.pause()
+        until_told()
 
     with kept(announce) as master:
         pid = master.keep()
         os.read(read, 1)
         os.kill(pid, number)
         master.companion.stop()
-        assert master.reap() == -signal.SIGTERM
+        assert master.reap() == 0
     os.close(read)
     os.close(write)
 
@@ -142,6 +145,16 @@ def test_one_that_was_stopped_stays_down() -> None:
         master.reap()
         assert master.keep() == 0
         master.companion.stop()
+
+
+def test_one_that_was_let_go_may_end_by_itself_and_stays_down(caplog: pytest.LogCaptureFixture) -> None:
+    with kept(until_told) as master, caplog.at_level(logging.INFO, "devhost_server.master"):
+        pid = master.keep()
+        master.companion.let_go()
+        os.kill(pid, signal.SIGKILL)
+        master.reap()
+        assert master.keep() == 0
+    assert caplog.text == ""
 
 
 def test_anothers_death_is_not_its_own() -> None:

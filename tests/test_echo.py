@@ -623,10 +623,10 @@ def test_it_does_not_outlive_its_parent(forked: tuple[subprocess.Popen[str], int
 def test_signals_for_the_group_are_the_masters_business(forked: tuple[subprocess.Popen[str], int, int]) -> None:
     master, child, port = forked
     wait_for(lambda: answers_on(port), "the forked process serves")
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN):
         os.kill(child, number)
     assert answers_on(port)
-    os.kill(child, signal.SIGTERM)
+    os.kill(child, signal.SIGQUIT)
     assert master.stdout is not None
     assert master.stdout.readline() == "gone\n"
 

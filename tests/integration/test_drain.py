@@ -127,9 +127,12 @@ def test_an_upload_and_a_download_under_way_are_finished() -> None:
 def test_a_signal_to_the_whole_group_is_one_graceful_drain(number: int) -> None:
     """A terminal's Ctrl-C, or a supervisor that signals every process it knows."""
     with DrainingGateway(workers=2) as gateway, RawClient(gateway.port) as client:
-        slow(client, 1.0)
+        slow(client, 2.0)
         gateway.busy(1)
+        beside = gateway.titled("control") + gateway.titled("echo")
         os.killpg(gateway.pid, number)
+        gateway.until_closed()
+        assert gateway.titled("control") + gateway.titled("echo") == beside, "they are needed to the end"
         answer = client.read_response()
         assert answer.status == 200
         assert gateway.wait(3) == 0
