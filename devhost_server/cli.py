@@ -21,9 +21,10 @@ from devhost_server import __version__
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
 from devhost_server.config.layers import gather
 from devhost_server.config.schema import json_schema
-from devhost_server.config.show import differences, flat, in_effect, masked, placer, select, to_yaml
+from devhost_server.config.show import differences, flat, in_effect, placer, select, to_yaml
 from devhost_server.config.validate import suggestion
 from devhost_server.options import Bind, parse_bind
+from devhost_server.secrecy import masked
 from devhost_server.units import printable
 
 # How long a gateway may take to answer. A reload is done when every worker serves it, which a busy machine delays.
@@ -202,14 +203,13 @@ def problem_as_json(problem: Any) -> dict[str, Any]:
 
 def routes_as_json(settings: Settings) -> list[dict[str, Any]]:
     """Give the routes of a configuration in the form in which a running gateway lists its own."""
+    shown = settings.shown()
     return [
         {
-            **route.model_dump(mode="json", exclude={"strip_prefix"}),
-            "targets": [target.model_dump() for target in settings.upstreams[route.upstream].targets]
-            if route.upstream
-            else [],
+            **{key: value for key, value in shown["routes"][name].items() if key != "strip_prefix"},
+            "targets": shown["upstreams"][route.upstream]["targets"] if route.upstream else [],
         }
-        for route in settings.routes.values()
+        for name, route in settings.routes.items()
     ]
 
 
@@ -228,7 +228,7 @@ def config_show(key: str | None, *, origin: bool, as_json: bool) -> None:
     As YAML, defaults included and secrets masked; with a KEY such as server.limits only that part.
     """
     loaded = _load(_sources())
-    shown: Any = masked(in_effect(loaded.tree), loaded.origins)
+    shown: Any = masked(in_effect(loaded.tree), loaded.secrets)
     path = tuple(key.split(".")) if key else ()
     if key:
         try:

@@ -100,6 +100,22 @@ def test_check_as_json():
     ]
 
 
+def test_check_shows_no_secret():
+    write("s3cret\n", "tok")
+    write(
+        """
+        routes:
+          a: {to: 3000, headers: {x-plain: "${file:tok}", x-token: s3cret}}
+          b: {respond: {body: "${file:tok}", headers: {x-b: "${file:tok}"}}}
+          c: {to: "http://${file:tok}:80"}
+        """
+    )
+    for verb in (["check"], ["check", "--json"], ["validate"], ["config", "show"]):
+        shown = run(*verb).stdout
+        assert "s3cret" not in shown
+        assert "********" in shown
+
+
 def test_global_options_stand_before_or_after_the_verb():
     write("domain: a")
     write("domain: b", "devhost.qa.yaml")

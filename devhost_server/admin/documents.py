@@ -3,15 +3,12 @@
 Times are RFC 3339 in UTC with milliseconds, durations are seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from devhost_server.observe.scoreboard import Board, Slot, TargetCell, WorkerState
 from devhost_server.observe.view import View
-
-_MASK: Final = "********"
-_SECRET_WORDS: Final = frozenset({"token", "password", "passwd", "secret", "authorization", "cookie"})
 
 Json = dict[str, Any]
 
@@ -67,33 +64,35 @@ def worker(slot: int, row: memoryview, now: float) -> Json:
 
 def upstreams(view: View) -> list[Json]:
     """Describe the upstreams of the configuration and what their targets are doing."""
-    configured = view.served.settings.get("upstreams", {})
     return [
-        {"name": name, "targets": [_target_load(view, name, target["url"]) for target in upstream["targets"]]}
-        for name, upstream in configured.items()
+        {"name": name, "targets": [_target_load(view, at, target["url"]) for at, target in _targets(view, name)]}
+        for name in view.served.shown.get("upstreams", {})
     ]
 
 
-def _target_load(view: View, upstream: str, url: str) -> Json:
-    at = _target_at(view, upstream, url)
+def _target_load(view: View, at: int | None, url: str) -> Json:
     since = None if at is None else view.failing_since(at)
     cells = {"in_flight": TargetCell.IN_FLIGHT, "connections_active": TargetCell.ACTIVE}
     cells["connections_idle"] = TargetCell.IDLE
     return {
         "url": url,
         **{key: 0 if at is None else view.total(at + cell) for key, cell in cells.items()},
+        "up": target_up(view, at),
         "failing_since": None if since is None else timestamp(since),
     }
 
 
-def _target_at(view: View, upstream: str, url: str) -> int | None:
-    block = view.served.targets.get((upstream, url))
-    return None if block is None else view.scoreboard.target_at(block)
+def _targets(view: View, upstream: str) -> Iterator[tuple[int | None, Json]]:
+    """Give the first cell of each target, found by what it is really called, and the target as it may be shown."""
+    served = view.served
+    real, shown = (settings["upstreams"][upstream]["targets"] for settings in (served.settings, served.shown))
+    for each, target in zip(real, shown, strict=True):
+        block = served.targets.get((upstream, each["url"]))
+        yield None if block is None else view.scoreboard.target_at(block), target
 
 
-def target_up(view: View, upstream: str, url: str) -> bool | None:
-    """Tell whether a target can be reached; None where nobody has tried yet."""
-    at = _target_at(view, upstream, url)
+def target_up(view: View, at: int | None) -> bool | None:
+    """Tell whether the target with that first cell can be reached; None where nobody has tried yet."""
     if at is None or not view.was_tried(at):
         return None
     return view.failing_since(at) is None
@@ -101,32 +100,22 @@ def target_up(view: View, upstream: str, url: str) -> bool | None:
 
 def routes(view: View) -> Json:
     """Describe the routes that are served, in the order of the configuration."""
-    configured = view.served.settings.get("routes", {})
-    return {"generation": view.served.generation, "routes": [_route(view, route) for route in configured.values()]}
+    configured = view.served.shown.get("routes", {})
+    return {"generation": view.served.generation, "routes": [_route(view, *entry) for entry in configured.items()]}
 
 
-def _route(view: View, route: Mapping[str, Any]) -> Json:
-    upstream = route["upstream"]
-    targets = view.served.settings["upstreams"][upstream]["targets"] if upstream else []
+def _route(view: View, name: str, route: Mapping[str, Any]) -> Json:
+    upstream = view.served.settings["routes"][name]["upstream"]
     return {
-        **{key: masked(route[key]) for key in ("name", "hosts", "path", "methods", "headers", "upstream")},
+        **{key: route[key] for key in ("name", "hosts", "path", "methods", "headers", "upstream")},
         "targets": [
-            {"url": t["url"], "weight": t["weight"], "up": target_up(view, upstream, t["url"])} for t in targets
+            {"url": target["url"], "weight": target["weight"], "up": target_up(view, at)}
+            for at, target in (_targets(view, upstream) if upstream else ())
         ],
-        **{key: masked(route[key]) for key in ("owner", "respond", "strip_prefix")},
+        **{key: route[key] for key in ("owner", "respond", "strip_prefix")},
     }
 
 
 def config(view: View) -> Json:
-    """Give the configuration that is served, with what looks like a secret masked."""
-    return {"generation": view.served.generation, "settings": masked(view.served.settings)}
-
-
-def masked(value: object, key: str = "") -> object:
-    """Copy `value` with everything replaced that stands right under a key that names a secret."""
-    if isinstance(value, Mapping):
-        return {name: masked(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item, key) for item in value]
-    words = key.lower().replace("_", "-").split("-")
-    return value if value is None or _SECRET_WORDS.isdisjoint(words) else _MASK
+    """Give the configuration that is served."""
+    return {"generation": view.served.generation, "settings": view.served.shown}

@@ -11,6 +11,7 @@ from devhost_server.config.models import Settings
 from devhost_server.config.problems import ConfigError, Origin, Problem
 from devhost_server.config.resolve import cross_checked, resolved
 from devhost_server.config.tree import Node, dotted, leaves, plain
+from devhost_server.config.tree import Path as KeyPath
 from devhost_server.config.validate import expanded, redacted, secrets_in, validated, without_unbuilt
 from devhost_server.units import printable
 
@@ -19,13 +20,15 @@ from devhost_server.units import printable
 class Loaded:
     """A configuration that is good.
 
-    `tree` is what the layers say, merged and expanded, without defaults and with secrets in it. `origins` has the place
-    of each of its values, by dotted key; what is not there is a default. `files` are those that were read.
+    `tree` is what the layers say, merged and expanded, without defaults and with secrets in it; `secrets` are the paths
+    of those that came out of files. `origins` has the place of each of its values, by dotted key; what is not there is
+    a default. `files` are those that were read.
     """
 
     settings: Settings
     origins: Mapping[str, Origin]
     tree: Mapping[str, Any]
+    secrets: frozenset[KeyPath]
     files: tuple[Path, ...]
 
 
@@ -39,10 +42,12 @@ def load(sources: Sources) -> Loaded:
         problems += cross_checked(result)
     if problems:
         raise ConfigError(_in_reading_order(problems, layers.files, sources, secrets_in(result.tree)))
+    secrets = frozenset(path for path, node in leaves(result.tree) if node.at.secret)
     return Loaded(
-        settings=resolved(result.document, sources.env),
+        settings=resolved(result.document, sources.env, secrets),
         origins={dotted(path): node.at for path, node in leaves(result.tree) if path},
         tree=plain(result.tree),
+        secrets=secrets,
         files=layers.files,
     )
 

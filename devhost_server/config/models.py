@@ -27,6 +27,7 @@ from devhost_server.options import (
     OneOrMore,
     Options,
 )
+from devhost_server.secrecy import masked
 from devhost_server.units import Duration, Written, quote
 from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions
 
@@ -161,6 +162,14 @@ class Settings(Options):
     echo: EchoOptions | None = None
     upstreams: dict[str, UpstreamOptions]
     routes: dict[str, RouteOptions]
+    secrets: tuple[tuple[str | int, ...], ...] = Field(
+        default=(), description="Paths in these settings of what came out of files that are no configuration."
+    )
+
+    def shown(self) -> dict[str, Any]:
+        """Give the settings as JSON values without their secrets: whatever a person is shown is made from this."""
+        values: dict[str, Any] = masked(self.model_dump(mode="json", exclude={"secrets"}), self.secrets)
+        return values
 
 
 # --- what files may say beyond that ----------------------------------------------------------------------------------

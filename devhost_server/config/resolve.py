@@ -1,6 +1,6 @@
 """From a valid `Document` to `Settings`: names looked up, hosts and defaults filled in, contradictions found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
@@ -14,8 +14,11 @@ from devhost_server.units import quote
 from devhost_server.upstream.options import UpstreamDefaults, UpstreamOptions
 
 
-def resolved(document: Document, env: str) -> Settings:
-    """Give the settings of a document that `cross_checked` found nothing wrong with."""
+def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Settings:
+    """Give the settings of a document that `cross_checked` found nothing wrong with.
+
+    `secrets` are the paths in the document of what came out of files.
+    """
     upstreams = {name: _with_defaults(upstream, document.defaults) for name, upstream in document.upstreams.items()}
     for name, route in document.routes.items():
         if route.to:
@@ -29,7 +32,40 @@ def resolved(document: Document, env: str) -> Settings:
         echo=document.echo,
         upstreams=upstreams,
         routes={name: _route(name, route, document.domain) for name, route in document.routes.items()},
+        secrets=tuple(dict.fromkeys(place for path in secrets for place in _places(path, document))),
     )
+
+
+def _places(path: Path, document: Document) -> Iterator[Path]:
+    """Give where in the settings the value at a path of the document ends up."""
+    match path:
+        case ("domain",):
+            yield path
+            yield from (("routes", name, "hosts") for name, route in document.routes.items() if route.host is None)
+        case ("defaults", *rest):
+            users = (*document.upstreams, *(name for name, route in document.routes.items() if route.to))
+            yield from (("upstreams", name, *rest) for name in users)
+        case ("upstreams", name, "targets", *rest) | ("routes", name, "to", *rest):
+            yield ("upstreams", name, "targets", *_place_of_target(rest))
+        case ("routes", name):
+            yield ("upstreams", name, "targets", *_place_of_target([]))
+        # Lists that lose what is there twice: nobody knows which place an item of them comes to.
+        case ("routes", name, "host", *_):
+            yield ("routes", name, "hosts")
+        case ("routes", name, "methods", *_):
+            yield ("routes", name, "methods")
+        case ("server", "bind" | "trusted_proxies" as name, *_):
+            yield ("server", name)
+        case (*parents, "headers", header):
+            yield (*parents, "headers", str(header).lower())
+        case _:
+            yield path
+
+
+def _place_of_target(rest: list[str | int]) -> Path:
+    """Give index and key of a target: a list of one may be written as its item, a target as its URL."""
+    index = rest[0] if rest and isinstance(rest[0], int) else 0
+    return index, rest[-1] if rest and isinstance(rest[-1], str) else "url"
 
 
 def _with_defaults(upstream: UpstreamOptions, defaults: UpstreamDefaults) -> UpstreamOptions:

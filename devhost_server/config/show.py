@@ -13,8 +13,9 @@ from devhost_server.config.problems import DEFAULT, Origin
 from devhost_server.config.reader import type_scalar
 from devhost_server.config.schema import default_of, model_of
 from devhost_server.config.tree import Path, dotted, plain
-from devhost_server.config.validate import MASK, UNBUILT, is_secret
+from devhost_server.config.validate import UNBUILT
 from devhost_server.options import Options, accepts_none
+from devhost_server.secrecy import masked
 
 ABSENT: Final = "(none)"
 
@@ -27,7 +28,7 @@ _EXPRESSION: Final = re.compile(r"\$(?=[${])")
 def in_effect(tree: Mapping[str, Any], model: type[Options] = Document, path: Path = ()) -> dict[str, Any]:
     """Give what the layers say, with the defaults of what they do not say, in the order of the reference.
 
-    Upstreams and routes stay as they are written. Secrets are in it, see `masked`.
+    Upstreams and routes stay as they are written. Secrets are in it.
     """
     shown: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -48,16 +49,6 @@ def _without_removed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_removed(child) for key, child in value.items() if child is not None}
     return value
-
-
-def masked(value: Any, origins: Mapping[str, Origin], path: Path = ()) -> Any:
-    """Give a copy in which secrets cannot be seen."""
-    if isinstance(value, dict):
-        return {key: masked(child, origins, (*path, key)) for key, child in value.items()}
-    if isinstance(value, list):
-        return [masked(child, origins, (*path, index)) for index, child in enumerate(value)]
-    hidden = value is not None and is_secret(path, origins.get(dotted(path), DEFAULT))
-    return MASK if hidden else value
 
 
 def select(shown: Any, key: str) -> Any:
@@ -168,4 +159,4 @@ def differences(first: Layers, second: Layers) -> list[tuple[str, Any, Any]]:
 def _literal_masked(path: Path, value: Any) -> Any:
     """Mask a secret that stands in the file itself; the expression that leads to one gives nothing away."""
     hidden = isinstance(value, str) and value != ABSENT and "${" not in value
-    return masked(value, {}, path) if hidden else value
+    return masked(value, (), path) if hidden else value

@@ -15,17 +15,15 @@ from devhost_server.config.reader import type_scalar
 from devhost_server.config.schema import known_paths, model_at
 from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value
 from devhost_server.options import KeyedError, Options
+from devhost_server.secrecy import MASK, names_secret
 from devhost_server.units import quote
 
-MASK: Final = "********"
-_SECRET_WORDS: Final = frozenset({"token", "password", "passwd", "secret", "authorization"})
 _NAMED: Final = frozenset({"routes", "upstreams"})
 
 
 def is_secret(path: Path, origin: Origin) -> bool:
     """Tell whether a value must never be shown: it came out of a file, or its key says so."""
-    words = str(path[-1]).lower().replace("-", "_").split("_") if path else []
-    return origin.secret or not _SECRET_WORDS.isdisjoint(words)
+    return origin.secret or names_secret(path)
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from devhost_server.observe.scoreboard import (
     TargetCell,
     WorkerState,
 )
+from devhost_server.secrecy import masked
 
 # Requests that no route answered are counted in a block of their own; no configuration can name a route like this.
 NO_ROUTE: Final = "-"
@@ -34,6 +35,7 @@ Labels = tuple[str, ...]
 class Served:
     """The published configuration, and which block of the scoreboard each of its names owns.
 
+    `settings` has secrets in it; `shown` is the same without them, and all that any answer may be made from.
     Names that a reload has removed may still own a block: what they counted is exported until the block is given away.
     """
 
@@ -41,6 +43,7 @@ class Served:
     env: str = ""
     instance: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    shown: Mapping[str, Any] = field(default_factory=dict)
     routes: Mapping[str, int] = field(default_factory=dict)
     upstreams: Mapping[str, int] = field(default_factory=dict)
     targets: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -51,11 +54,14 @@ class Served:
         document = orjson.loads(text)
         blocks = document["blocks"]
         targets = {(name, url): at for key, at in blocks["targets"].items() for name, _, url in [key.partition(" ")]}
+        settings = document["settings"]
+        secrets = frozenset(map(tuple, settings.pop("secrets")))
         return cls(
             generation=document["generation"],
             env=document["env"],
             instance=document["instance"],
-            settings=document["settings"],
+            settings=settings,
+            shown=masked(settings, secrets),
             routes=blocks["routes"],
             upstreams=blocks["upstreams"],
             targets=targets,

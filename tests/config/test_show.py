@@ -4,17 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devhost_server.config import Origin, load
+from devhost_server.config import Origin, Settings, load
 from devhost_server.config.expand import expand
 from devhost_server.config.layers import gather
 from devhost_server.config.reader import read
-from devhost_server.config.show import differences, flat, in_effect, masked, placer, scalar, select, to_yaml
+from devhost_server.config.show import differences, flat, in_effect, placer, scalar, select, to_yaml
 from devhost_server.config.tree import plain
+from devhost_server.secrecy import MASK, masked
 from tests.config.support import loaded, sources, write
 
 
 def shown(got):
-    return masked(in_effect(got.tree), got.origins)
+    return masked(in_effect(got.tree), got.secrets)
 
 
 def reread(text):
@@ -82,6 +83,42 @@ def test_secrets_are_masked(tmp_path):
     assert "seen" in text
     assert text.count("********") == 5
     assert "from ${file:x}" in text
+
+
+def test_settings_are_shown_without_what_came_out_of_files(tmp_path):
+    """Wherever resolving moves it: a host, a default, a target, a header in lower case."""
+    (tmp_path / "config").mkdir()
+    for name, content in {"x": "fromfile", "u": "http://fromfile", "n": "7"}.items():
+        (tmp_path / "config" / name).write_text(content)
+    got = loaded(
+        tmp_path,
+        """
+        server: {trusted_proxies: "10.0.0.${file:n}", workers: "${file:n}"}
+        domain: ${file:x}.net
+        defaults: {timeouts: {connect: "${file:n}"}}
+        upstreams: {up: {targets: [http://plain, "${file:u}/a"]}, one: {targets: "${file:u}"}}
+        routes:
+          a: {to: 1, headers: {X-Key: "${file:x}", x-plain: seen}, path: "/${file:x}", methods: "${file:x}"}
+          b: {to: {url: "${file:u}", weight: 3}, host: "${file:x}"}
+          c: ${file:u}
+          d: {respond: {body: "a ${file:x}", headers: {X-D: "${file:x}"}}, owner: "${file:x}", host: d}
+        """,
+    )
+    assert got.settings.routes["a"].headers["x-key"] == "fromfile"
+    shown = got.settings.shown()
+    assert "fromfile" not in str(shown)
+    assert "FROMFILE" not in str(shown)
+    assert shown["server"]["trusted_proxies"] == [MASK]
+    assert shown["server"]["workers"] == MASK
+    assert shown["upstreams"]["up"]["targets"] == [
+        {"url": "http://plain", "weight": 1},
+        {"url": MASK, "weight": 1},
+    ]
+    assert shown["upstreams"]["b"]["targets"] == [{"url": MASK, "weight": 3}]
+    assert {each["timeouts"]["connect"] for each in shown["upstreams"].values()} == {MASK}
+    assert shown["routes"]["a"]["headers"] == {"x-key": MASK, "x-plain": "seen"}
+    assert shown["routes"]["d"]["hosts"] == ["d"]
+    assert Settings.model_validate(got.settings.model_dump(mode="json")) == got.settings
 
 
 def test_no_token_is_no_secret(tmp_path):
