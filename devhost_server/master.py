@@ -39,7 +39,7 @@ from devhost_server.worker import GatewayWorker
 _log = logging.getLogger("devhost_server.master")
 
 EXIT_FAILED: Final = 1  # bad configuration or failed start: a supervisor must not restart in a loop
-EXIT_CUT: Final = 3  # stopped, but something was cut
+EXIT_CUT: Final = 3  # stopped, but something was cut, or might have been: a second signal ended the drain
 
 # Without a sign of life for this long, a worker is aborted. Its tick gives one every second.
 _HEARTBEAT_SECONDS: Final = 30
@@ -114,6 +114,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self._ready_once = False
         self._announced = False
         self._cut = 0
+        self._hurried = False
         self._receipts = [0, 0]
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -314,11 +315,14 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         if len(states) >= self.num_workers and all(state == WorkerState.READY for state in states):
             self._announced = True
             addresses = ", ".join(map(_address_of, self.LISTENERS))
-            admin = self._reloader.settings.admin.bind or "off"
-            _log.info("ready: %d workers serve %s, admin on %s", len(states), addresses, admin)
+            admin = self._reloader.settings.admin.bind
+            logs.milestones.info("%s", _readiness(len(states), addresses, admin))
             systemd.sd_notify(f"READY=1\nMAINPID={self.pid}\nSTATUS=serving {addresses}", self.log)
 
     def _one_more(self) -> None:
+        if self.phase is not Phase.SERVING:
+            _log.warning("TTIN: the gateway is stopping, and starts no more workers")
+            return
         if self.num_workers >= self._scoreboard.capacity.slots // 2:
             _log.warning("there is room for %d workers: restart the gateway with more", self.num_workers)
             return
@@ -326,9 +330,14 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         _log.info("one worker more: %d", self.num_workers)
 
     def _one_fewer(self) -> None:
-        if self.num_workers > 1:
-            self.num_workers -= 1
-            _log.info("one worker fewer: %d", self.num_workers)
+        if self.phase is not Phase.SERVING:
+            _log.warning("TTOU: the gateway is stopping, and with it every worker")
+            return
+        if self.num_workers == 1:
+            _log.info("TTOU: one worker is the least")
+            return
+        self.num_workers -= 1
+        _log.info("one worker fewer: %d", self.num_workers)
 
     def _reopen_logs(self) -> None:
         self._board[Board.REOPEN_LOGS] += 1
@@ -341,6 +350,9 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     # -- reload -------------------------------------------------------------------------------------------------------
 
     def _ask_reload(self) -> None:
+        if self.phase is not Phase.SERVING:
+            _log.warning("HUP: a gateway that is stopping does not reload")
+            return
         asked_by_control = self._board[Board.RELOAD_REQUESTS] > self._board[Board.RELOAD_SERVED]
         self._reload_asked = "api" if asked_by_control else "signal"
 
@@ -355,8 +367,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         trigger, self._reload_asked = self._reload_asked, None
         if self._announced:
             systemd.sd_notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", self.log)
-        for error in self._reloader.begin(now, trigger):
-            _log.error("reload: %s", error)
+        self._reloader.begin(now, trigger)
         if not self._reloader.pending and self._reloader.last is not None:
             self._reloaded(self._reloader.last)
 
@@ -364,7 +375,9 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         if self._announced:
             systemd.sd_notify("READY=1", self.log)
         if report.result != "ok":
-            _log.error("reload failed; generation %d is served as before", report.generation)
+            for error in report.errors:
+                _log.error("reload: %s", error)
+            _log.error("reload failed: what was served before is being served")
             return
         settings = self._reloader.settings
         logs.configure(settings.log)
@@ -383,8 +396,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
 
     def _begin_drain(self) -> None:
         if self.phase is not Phase.SERVING:
-            _log.warning("stopping now: a second signal came")
-            self._cue(Cue.SIGNAL)
+            self._hurry()
             return
         drain = self._reloader.settings.server.drain
         now = time.monotonic()
@@ -395,8 +407,18 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self._drain_over = now + drain.delay
         self._cue(Cue.SIGNAL)
 
+    def _hurry(self) -> None:
+        """End a drain that is under way, because a second signal came. One that is complete already is complete."""
+        self.reap_workers()
+        if self.phase is Phase.CUTTING or (self.phase is Phase.FINISHING and not self.WORKERS):
+            return
+        _log.warning("stopping now: a second signal came")
+        self._hurried = True
+        self._cue(Cue.SIGNAL)
+
     def _stop_now(self) -> None:
-        if self.phase is Phase.CUTTING:
+        if self.phase is not Phase.SERVING:
+            self._hurry()
             return
         self._board[Board.DRAINING] = 1
         self.phase = Phase.FINISHING
@@ -452,8 +474,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
 
     def _finish(self) -> int:
         self._stop_companions()
-        _log.info("%s", receipt(self._receipts[0], self._receipts[1], self._cut))
-        return EXIT_CUT if self._cut else 0
+        logs.milestones.info("%s", receipt(self._receipts[0], self._receipts[1], self._cut))
+        return EXIT_CUT if self._cut or self._hurried else 0
 
     def _stop_companions(self) -> None:
         for number in (signal.SIGQUIT, signal.SIGKILL):
@@ -483,6 +505,11 @@ def _restart_reason(worker: GatewayWorker, status: int, *, left: bool, booting: 
     if booting:
         return "boot"
     return "killed" if os.WIFSIGNALED(status) else "exited"
+
+
+def _readiness(workers: int, addresses: str, admin: str | None) -> str:
+    serving = "1 worker serves" if workers == 1 else f"{workers} workers serve"
+    return f"ready: {serving} {addresses}, admin {'off' if admin is None else f'on {admin}'}"
 
 
 def _address_of(listener: socket.socket) -> str:

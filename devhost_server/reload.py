@@ -91,8 +91,8 @@ class Reloader:
         """The blocks of the targets there are."""
         return self._targets.owners.values()
 
-    def begin(self, now: float, trigger: str) -> tuple[str, ...]:
-        """Read the configuration and publish it; give what is wrong with it, if anything is."""
+    def begin(self, now: float, trigger: str) -> None:
+        """Read the configuration and publish it; if anything is wrong with it, `last` says so at once."""
         served = self._board[Board.RELOAD_REQUESTS]
         began = now
         try:
@@ -102,7 +102,7 @@ class Reloader:
                 fallback = self._current
                 self._current = self._publish(settings, fallback.generation + 1)
                 self._pending = _Pending(self._current.generation, began, served, trigger, fallback)
-                return ()
+                return
         except ConfigError as error:
             errors = tuple(map(str, error.problems))
         except BlocksFullError as error:
@@ -112,16 +112,16 @@ class Reloader:
             _log.exception("the configuration could not be read")
             errors = (f"the configuration could not be read ({type(error).__name__}); see the log of the master",)
         self._finish("failed", errors, served, time.monotonic() - began, trigger)
-        return errors
 
     def poll(self, now: float) -> Report | None:
         """Look whether every worker has confirmed; give the report once the pending reload has ended."""
         pending = self._pending
         if pending is None:
             return None
-        rows = [row for row in self._scoreboard.rows() if _serves(row)]
-        rejected = [row[Slot.PID] for row in rows if row[Slot.REJECTED] == pending.generation]
-        waiting = [row[Slot.PID] for row in rows if row[Slot.GENERATION] != pending.generation]
+        rows = [(slot, self._scoreboard.row(slot)) for slot in range(self._scoreboard.capacity.slots)]
+        serving = [(slot, row) for slot, row in rows if _serves(row)]
+        rejected = [_worker(*worker) for worker in serving if worker[1][Slot.REJECTED] == pending.generation]
+        waiting = [_worker(*worker) for worker in serving if worker[1][Slot.GENERATION] != pending.generation]
         late = now - pending.began > _PATIENCE
         if waiting and not rejected and not late:
             return None
@@ -131,8 +131,7 @@ class Reloader:
             self.settings = Settings.model_validate(self._current.settings)
             return self._finish("ok", (), pending.served_request, seconds, pending.trigger)
         self._current = self._republish(pending.fallback, pending.generation + 1)
-        why = f"worker processes {rejected} could not serve it" if rejected else f"{waiting} did not confirm it"
-        errors = (f"{why}; see the log. The configuration before it is being served.",)
+        errors = (_unconfirmed(pending.generation, rejected, waiting),)
         return self._finish("failed", errors, pending.served_request, seconds, pending.trigger)
 
     def _finish(self, result: str, errors: tuple[str, ...], served: int, seconds: float, trigger: str) -> Report:
@@ -185,6 +184,21 @@ class Reloader:
 
     def _target_is_quiet(self, block: int) -> bool:
         return not self._scoreboard.total(self._scoreboard.target_at(block) + TargetCell.ACTIVE)
+
+
+def _worker(slot: int, row: memoryview) -> str:
+    return f"worker {slot} (pid {row[Slot.PID]})"
+
+
+def _unconfirmed(generation: int, rejected: list[str], waiting: list[str]) -> str:
+    """Say why a generation was taken back: who could not serve it or, if nobody says so, who was silent."""
+    who = " and ".join(rejected or waiting)
+    what = (
+        f"could not serve generation {generation} (the log says why)"
+        if rejected
+        else f"did not confirm generation {generation} within {_PATIENCE:g} s"
+    )
+    return f"{who} {what}; the configuration before it is being served"
 
 
 def _serves(row: memoryview) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 from gunicorn.glogging import Logger
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from devhost_server.observe.options import LogOptions
 
 _ROOT: Final = "devhost_server"
+
+# What is said at any `log.level`: that the gateway is ready, and how it ended. It is no event among others but what the
+# program owes to whoever starts and stops it.
+milestones: Final = logging.getLogger(f"{_ROOT}.master.milestones")
+milestones.setLevel(logging.INFO)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -46,8 +51,9 @@ class _ConsoleFormatter(logging.Formatter):
 
 def configure(options: "LogOptions") -> None:
     """Set up logging of this process and, since forks inherit it, of all that follow."""
-    console = options.format == "console" or (options.format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    stream: TextIO | None = sys.stderr  # None where the interpreter was started without one
+    console = options.format == "console" or (options.format == "auto" and stream is not None and stream.isatty())
+    handler = logging.NullHandler() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(_ConsoleFormatter() if console else _JsonFormatter())
     for name in (_ROOT, "uvicorn", "asyncio"):
         logger = logging.getLogger(name)

@@ -339,6 +339,38 @@ def test_what_a_retired_worker_cut_long_ago_is_not_this_stops_account() -> None:
         assert gateway.receipt == (0, 0, 0)
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGQUIT], ids=["TERM", "QUIT"])
+def test_a_second_signal_is_told_by_the_exit_code_though_nothing_was_in_flight(second: int) -> None:
+    with DrainingGateway(delay="20s", exit_codes=(3,)) as gateway:
+        gateway.term()
+        wait_until(lambda: not gateway.ready(), 1)
+        gateway.term(second)
+        assert gateway.wait(2) == 3
+        assert gateway.receipt == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTTIN, "TTIN"), (signal.SIGTTOU, "TTOU")])
+def test_a_gateway_that_stops_has_no_use_for_another_number_of_workers(number: int, name: str) -> None:
+    with DrainingGateway(delay="700ms") as gateway:
+        gateway.term()
+        wait_until(lambda: not gateway.ready(), 1)
+        gateway.term(number)
+        wait_until(lambda: any(name in line for line in gateway.messages("warning")), 0.5)
+        assert len(gateway.worker_pids()) == 1
+        assert gateway.wait(3) == 0
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_the_first_and_the_last_word_are_said_at_any_level(level: str) -> None:
+    with DrainingGateway(log={"level": level}) as gateway:
+        assert gateway.get().status == 200
+        gateway.term()
+        assert gateway.wait(3) == 0
+        ready, receipt = gateway.messages("info")
+        assert ready.startswith("ready: 1 worker serves http://127.0.0.1:")
+        assert receipt == "drained: finished 0, closed 0 websockets, cut 0"
+
+
 # -- the delay ---------------------------------------------------------------------------------------------------------
 
 

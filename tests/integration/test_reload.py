@@ -355,7 +355,9 @@ def test_a_reload_that_a_worker_cannot_confirm_is_taken_back() -> None:
             status, body = gateway.admin("POST", "/api/reload", timeout=30)
             assert 5 < seconds_since(began) < 15
             assert status == 422
-            assert str(hung) in body.decode()
+            (said,) = json.loads(body)["errors"]
+            assert f"(pid {hung}) did not confirm generation 2 within 10 s" in said
+            assert f"reload: {said}" in gateway.messages("error")
         finally:
             os.kill(hung, signal.SIGCONT)
         wait_until(lambda: len({worker["generation"] for worker in gateway.status()["workers"]}) == 1, 3)
@@ -375,6 +377,7 @@ def test_a_reload_while_it_drains_is_refused() -> None:
         assert b"stopping" in body
         assert gateway.run("reload").returncode == 1
         gateway.term(signal.SIGHUP)
+        wait_until(lambda: "HUP: a gateway that is stopping does not reload" in gateway.messages("warning"), 2)
         assert client.read_response().status == 200
         assert gateway.wait(5) == 0
 

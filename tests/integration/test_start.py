@@ -205,6 +205,28 @@ def test_port_0_is_any_free_one_and_is_told() -> None:
         assert gateway.reload()[0] == 200, "the configuration still says 0, and that is no change"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_says_what_is_ready(workers: int) -> None:
+    with EchoGateway(workers=workers) as gateway:
+        serving = "1 worker serves" if workers == 1 else "2 workers serve"
+        assert (
+            f"ready: {serving} http://127.0.0.1:{gateway.port}, admin on 127.0.0.1:{gateway.admin_port}"
+            in gateway.messages("info")
+        )
+
+
+def test_without_an_admin_listener_it_says_so() -> None:
+    gateway = EchoGateway(admin={"bind": None})
+    try:
+        gateway.launch()
+        wait_until(lambda: accepts(gateway.port), 5)
+        wait_until(lambda: any(line.endswith(", admin off") for line in gateway.messages("info")), 5)
+        gateway.stop()
+    finally:
+        gateway.kill()
+        gateway.discard()
+
+
 def test_no_admin_listener_and_unix_admin_listener(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     gateway = EchoGateway(admin={"bind": f"unix:{path}"})
