@@ -112,56 +112,87 @@ def _discover(sources: Sources, problems: list[Problem]) -> list[Path]:
         reason = "is the personal layer of every environment" if sources.env == LOCAL else "is not a name of one"
         problems.append(_no_place("environment", f"'{sources.env}' {reason}; letters, digits, - and _ are allowed"))
         return []
-    folder = _folder(sources, problems)
-    return [] if folder is None else _files_of(folder, sources, problems)
+    found = _folder(sources, problems)
+    return [] if found is None else _files_of(found, sources, problems)
 
 
 def _no_place(place: str, message: str) -> Problem:
     return Problem(place, None, None, "", message)
 
 
-def _folder(sources: Sources, problems: list[Problem]) -> Path | None:
-    if sources.config_dir is not None:
-        folder = sources.cwd / sources.config_dir
-        if not folder.is_dir():
-            problems.append(_no_place(str(sources.config_dir), "there is no such folder; give one with a devhost.yaml"))
-        elif not _holds_configuration(folder):
-            problems.append(_no_place(str(sources.config_dir), "this folder holds no devhost.yaml or devhost.ENV.yaml"))
-        else:
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder and what is in it: by the names, so that a link that leads nowhere is not taken for a missing file."""
+
+    path: Path
+    names: frozenset[str]
+
+    @classmethod
+    def at(cls, path: Path) -> "_Folder | None":
+        """Look at a path; None if no folder is there. Raises `OSError` if nobody can tell."""
+        try:
+            return cls(path, frozenset(os.listdir(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                raise
+            return None
+
+    def holds_configuration(self) -> bool:
+        return any(name.startswith("devhost") and name.endswith((".yaml", ".yml")) for name in self.names)
+
+    def environments(self) -> list[str]:
+        parts = [name.split(".") for name in self.names if name != f"devhost.{LOCAL}.yaml"]
+        return sorted(each[1] for each in parts if len(each) == 3 and each[0] == "devhost" and each[2] == "yaml")
+
+
+def _folder(sources: Sources, problems: list[Problem]) -> _Folder | None:
+    named = sources.config_dir
+    for path in (sources.cwd / "config", SYSTEM) if named is None else (sources.cwd / named,):
+        try:
+            folder = _Folder.at(path)
+        except OSError as error:
+            problems.append(_no_place(sources.show(path), _unreadable(error)))
+            return None
+        # A folder named `config` may well be another program's, so only one with our files in it counts.
+        if folder is not None and folder.holds_configuration():
             return folder
-        return None
-    # A folder named `config` may well be another program's, so only one with our files in it counts.
-    return next((folder for folder in (sources.cwd / "config", SYSTEM) if _holds_configuration(folder)), PACKAGED)
+        if named is not None:
+            problems.append(_no_place(str(named), _no_configuration(folder)))
+            return None
+    return _Folder.at(PACKAGED)
 
 
-def _holds_configuration(folder: Path) -> bool:
-    return any(path.suffix in (".yaml", ".yml") for path in folder.glob("devhost*.y*ml"))
+def _no_configuration(folder: _Folder | None) -> str:
+    if folder is None:
+        return "there is no such folder; give one with a devhost.yaml"
+    return "this folder holds no devhost.yaml or devhost.ENV.yaml"
 
 
-def _files_of(folder: Path, sources: Sources, problems: list[Problem]) -> list[Path]:
+def _files_of(folder: _Folder, sources: Sources, problems: list[Problem]) -> list[Path]:
     names = ("devhost.yaml", f"devhost.{sources.env}.yaml", f"devhost.{LOCAL}.yaml")
     for name in names:
-        other = folder / name.replace(".yaml", ".yml")
-        if other.exists():
-            problems.append(_no_place(sources.show(other), f"this file would not be read; rename it to {name}"))
-    if sources.env != DEFAULT_ENV and not (folder / names[1]).exists() and not problems:
-        expected = Path("config") if folder == PACKAGED else folder
+        other = name.replace(".yaml", ".yml")
+        if other in folder.names:
+            shown = sources.show(folder.path / other)
+            problems.append(_no_place(shown, f"this file would not be read; rename it to {name}"))
+    if sources.env != DEFAULT_ENV and names[1] not in folder.names and not problems:
+        expected = Path("config") if folder.path == PACKAGED else folder.path
         problems.append(_no_place(sources.show(expected / names[1]), _missing_environment(folder, sources)))
-    return [folder / name for name in names if (folder / name).exists()]
+    return [folder.path / name for name in names if name in folder.names]
 
 
-def _missing_environment(folder: Path, sources: Sources) -> str:
-    known = sorted(
-        path.name.split(".")[1] for path in folder.glob("devhost.*.yaml") if path.name != f"devhost.{LOCAL}.yaml"
-    )
-    if folder == PACKAGED:
+def _missing_environment(folder: _Folder, sources: Sources) -> str:
+    if folder.path == PACKAGED:
         return (
             f"there is no such file: the environment '{sources.env}' needs a configuration of its own, in ./config or "
             f"{SYSTEM} or the folder that --config-dir names; only '{DEFAULT_ENV}' is packaged"
         )
-    return (
-        f"there is no such file, and the environment is '{sources.env}'; this folder has {', '.join(known) or 'none'}"
-    )
+    known = ", ".join(folder.environments()) or "none"
+    return f"there is no such file, and the environment is '{sources.env}'; this folder has {known}"
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def _read_file(path: Path, shown: str, problems: list[Problem]) -> Node | None:
@@ -180,7 +211,7 @@ def _parse_file(path: Path, shown: str) -> Node:
             content = file.read(MAX_FILE_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise ReadError(start, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise ReadError(start, _unreadable(error)) from None
     except UnicodeDecodeError as error:
         raise ReadError(start, f"not UTF-8 text at byte {error.start}") from None
     if len(content) > MAX_FILE_BYTES:

@@ -124,8 +124,8 @@ A scalar that is one expression and nothing else is typed by its result: `"${POR
 wanted. Where text is wanted it stays as it is, so a token may well be `0123`. An empty result is empty text; for
 something that can be left out, write `${VAR:-null}`.
 
-What came out of a file, and what is called a token, password, secret, cookie, authorization or API key, is masked in all
-that the commands and the admin API show. A target's address is more than that: it also names its metrics and stands in
+What came out of a file, and what is called a token, password, secret, cookie, authorization or API key, is masked in
+all that the commands and the admin API show. A target's address is more than that: it also names its metrics and stands in
 logs and error pages, so it is no place for a secret.
 
 ## Notation

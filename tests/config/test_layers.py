@@ -128,6 +128,32 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path):
     assert load(made).settings.env == "dev"
 
 
+@pytest.mark.parametrize("name", ["devhost.yaml", "devhost.prod.yaml", "devhost.local.yaml"])
+@pytest.mark.parametrize(("target", "says"), [("gone.yaml", "no such file"), (".", "is a directory"), ("", "too many")])
+def test_a_layer_that_is_there_and_cannot_be_read_is_never_taken_for_absent(tmp_path, name, target, says):
+    """A reload would drop every route of it without a word."""
+    for layer in ("devhost.yaml", "devhost.prod.yaml", "devhost.local.yaml"):
+        write(tmp_path, "domain: x", layer)
+    path = tmp_path / "config" / name
+    path.unlink()
+    path.symlink_to(target or name)
+    (line,) = refused(sources(tmp_path, env="prod"))
+    assert line.startswith(f"config/{name}: cannot be read: {says}")
+
+
+def test_a_folder_that_is_there_and_cannot_be_read_is_not_absent_either(tmp_path):
+    (tmp_path / "config").symlink_to("config")
+    (line,) = refused(sources(tmp_path))
+    assert line.startswith("config: cannot be read: too many")
+    (tmp_path / "config").unlink()
+    (tmp_path / "config").symlink_to("gone")
+    (line,) = refused(sources(tmp_path))
+    assert line == "config: cannot be read: no such file or directory"
+    (tmp_path / "config").unlink()
+    (tmp_path / "config").write_text("another program's")
+    assert load(sources(tmp_path)).settings.routes
+
+
 def test_a_file_with_the_other_ending_is_not_passed_over(tmp_path):
     write(tmp_path, "domain: x", "devhost.yml")
     (line,) = refused(sources(tmp_path))
