@@ -154,33 +154,35 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def host_name(text: str) -> str:
+def host_name(text: str, written: str | None = None) -> str:
     """Give a host in the form that is compared: lower case, punycode, no trailing dot, IP addresses compressed.
 
-    IPv6 addresses are written and given back in brackets. Raises `ValueError` with a sentence.
+    IPv6 addresses are written and given back in brackets. Raises `ValueError` with a sentence about `written`, of which
+    `text` may be a part.
     """
+    said = quote(text if written is None else written)
     name = text.lower().removesuffix(".")
     if name.startswith("["):
         address = _ip(name.strip("[]"))
         if address is None or address.version != 6 or not name.endswith("]"):
-            raise ValueError(f"{quote(text)} is not an IPv6 address in brackets")
+            raise ValueError(f"{said} is not an IPv6 address in brackets")
         return f"[{address}]"
     if not name.isascii():
-        name = _punycode(name, text)
+        name = _punycode(name, said)
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
-        raise ValueError(f"{quote(text)} is not a host name: labels of letters, digits and hyphens, joined by dots")
+        raise ValueError(f"{said} is not a host name: labels of letters, digits and hyphens, joined by dots")
     if name.split(".")[-1].isdigit() and _ip(name) is None:
-        raise ValueError(f"{quote(text)} is not an IPv4 address: four numbers from 0 to 255 are allowed")
+        raise ValueError(f"{said} is not an IPv4 address: four numbers from 0 to 255 are allowed")
     return name
 
 
-def _punycode(name: str, text: str) -> str:
+def _punycode(name: str, said: str) -> str:
     import idna  # noqa: PLC0415 - its tables take longer to load than a whole configuration without such names
 
     try:
         return idna.encode(name, uts46=True).decode()
     except idna.IDNAError as error:
-        raise ValueError(f"{quote(text)} is not an international host name: {error}") from None
+        raise ValueError(f"{said} is not an international host name: {error}") from None
 
 
 def host_pattern(text: str) -> str:
@@ -191,7 +193,7 @@ def host_pattern(text: str) -> str:
     if text == "*":
         return text
     stars, _, suffix = text.partition(".") if text.startswith("*") else ("", "", text)
-    if stars not in ("", "*", "**") or "*" in suffix or "://" in text or "/" in text:
+    if stars not in ("", "*", "**") or not suffix or "*" in suffix or "/" in text:
         raise ValueError(
             f"{quote(text)} is not a host: write a name, *.name (one label more), **.name (any depth) or * (any host)"
         )
@@ -199,7 +201,7 @@ def host_pattern(text: str) -> str:
         raise ValueError(
             f"{quote(text)} has a port, which routes do not compare (did you mean '{text.rpartition(':')[0]}'?)"
         )
-    return f"{stars}.{host_name(suffix)}" if stars else host_name(suffix)
+    return f"{stars}.{host_name(suffix, text)}" if stars else host_name(suffix)
 
 
 def field_value(text: str) -> str:
@@ -233,7 +235,8 @@ def header_fields(value: Mapping[str, str]) -> dict[str, str]:
 
 def _refuse_lone_port(value: object) -> object:
     if isinstance(value, int):
-        raise ValueError(f"{quote(value)} is not an address: write {BIND_ALLOWED} (did you mean '127.0.0.1:{value}'?)")  # noqa: TRY004 - pydantic collects ValueErrors
+        hint = "" if isinstance(value, bool) else f" (did you mean '127.0.0.1:{value}'?)"
+        raise ValueError(f"{quote(value)} is not an address: write {BIND_ALLOWED}{hint}")  # noqa: TRY004 - pydantic collects ValueErrors
     return value
 
 

@@ -30,9 +30,13 @@ class ExpandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """The result: `whole` if the scalar was one expression and nothing else, `secret` if a file's content is in it."""
+    """The result. `held` tells whether any expression was in the scalar, `whole` whether it was one and nothing else.
+
+    `secret` tells whether a file's content is in it.
+    """
 
     text: str
+    held: bool
     whole: bool
     secret: bool
 
@@ -50,16 +54,14 @@ class _Expansion:
         self.variables = variables
         self.folder = folder
         self.at = 0
+        self.held = False
         self.secret = False
 
     def run(self) -> Expanded:
-        whole = self.template.startswith("${")
-        if whole:
-            first = self._expression(1)
-            if self.at == len(self.template):
-                return Expanded(first, whole=True, secret=self.secret)
-            return Expanded(first + self._text(0, ""), whole=False, secret=self.secret)
-        return Expanded(self._text(0, ""), whole=False, secret=self.secret)
+        first = self._expression(1) if self.template.startswith("${") else ""
+        whole = self.held and self.at == len(self.template)
+        text = first + self._text(0, "")
+        return Expanded(text, held=self.held, whole=whole, secret=self.secret)
 
     def _text(self, depth: int, end: str, *, skip: bool = False) -> str:
         """Read up to the character `end` (or to the end of the template) and expand what is in between."""
@@ -83,6 +85,7 @@ class _Expansion:
         """Read one ``${…}``; with `skip`, for its extent only: a default that is not used need not be expandable."""
         if depth > MAX_NESTING:
             raise ExpandError(f"expressions nest deeper than {MAX_NESTING} levels")
+        self.held = True
         self.at += 2
         if self.template.startswith("file:", self.at):
             self.at += len("file:")

@@ -120,13 +120,13 @@ replaces need not be set. What comes out is not expanded again.
 
 `text` may hold expressions: `${file:${TOKEN_FILE:-/run/secrets/token}}`. Inside `[…]` and `{…}`, put them in quotes.
 
-A scalar that is one expression and nothing else is typed by its result: `"${PORT}"` is a number where a number is
-wanted. Where text is wanted it stays as it is, so a token may well be `0123`. An empty result is empty text; for
-something that can be left out, write `${VAR:-null}`.
+A scalar with an expression in it is typed by its result, quoted or not: `"${PORT}"` and `"${BASE}00"` are numbers where
+a number is wanted. Where text is wanted it stays as it is, so a token may well be `0123`. An empty result is empty
+text; for something that can be left out, write `${VAR:-null}`, alone in its scalar.
 
 What came out of a file, and what is called a token, password, secret, cookie, authorization or API key, is masked in
-all that the commands and the admin API show. A target's address is more than that: it also names its metrics and stands in
-logs and error pages, so it is no place for a secret.
+all that the commands and the admin API show. A target's address is more than that: it also names its metrics and stands
+in logs and error pages, so it is no place for a secret.
 
 ## Notation
 

@@ -60,8 +60,10 @@ def expanded(
 def _expanded_scalar(node: Node, template: str, variables: Mapping[str, str], folder: FilePath) -> Node:
     result = expand(template, variables, folder)
     at = Origin(node.at.place, node.at.line, node.at.column, via=template, secret=result.secret)
-    # An empty text stays text: a variable that happens to be empty must not switch off what it was meant to set.
-    value = type_scalar(result.text) if result.whole and result.text else result.text
+    # An empty text stays text: a variable that happens to be empty must not switch off what it was meant to set. Nor
+    # may text that was put together, and happens to come to `null` or `~`: only a lone expression can mean it.
+    value = type_scalar(result.text) if result.held and result.text else result.text
+    value = result.text if value is None and not result.whole else value
     return Node(value, at, node.key_at, text=None if isinstance(value, str) else result.text)
 
 

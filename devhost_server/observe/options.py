@@ -2,17 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 from devhost_server.options import Options
 from devhost_server.units import quote
 
 
-def _access_target(text: str) -> str:
+def _access_target(value: object) -> object:
     # A bare word is far more often a misspelled `stdout` than a file meant for the working directory.
-    if text != "stdout" and ("/" not in text or text.endswith("/") or not text.isprintable()):
-        raise ValueError(f"{quote(text)} is not a place for the access log: write stdout, a path with a /, or null")
-    return text
+    is_path = isinstance(value, str) and "/" in value and not value.endswith("/") and value.isprintable()
+    if value in ("stdout", None) or is_path:
+        return value
+    raise ValueError(
+        f"{quote(value)} is not a place for the access log: write stdout, a path with a /, or null for no access log"
+    )
 
 
 class LogOptions(Options):
@@ -24,6 +27,6 @@ class LogOptions(Options):
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="json, console, or auto: console on a terminal, else json."
     )
-    access: Annotated[str, AfterValidator(_access_target)] | None = Field(
+    access: Annotated[str | None, BeforeValidator(_access_target)] = Field(
         default="stdout", description="Access log: stdout, the path of a file (`./` in front if relative), or null."
     )

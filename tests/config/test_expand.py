@@ -89,11 +89,20 @@ def test_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("template", "whole"),
-    [("${SET}", True), ("${U:-${SET}}", True), ("${SET} ", False), ("${SET}${SET}", False), ("$$", False)],
+    ("template", "held", "whole"),
+    [
+        ("${SET}", True, True),
+        ("${U:-${SET}}", True, True),
+        ("${SET} ", True, False),
+        (" ${SET}", True, False),
+        ("${SET}${SET}", True, False),
+        ("$$", False, False),
+        ("", False, False),
+    ],
 )
-def test_only_a_lone_expression_is_whole(tmp_path, template, whole):
-    assert expand(template, VARIABLES, tmp_path).whole is whole
+def test_only_a_lone_expression_is_whole(tmp_path, template, held, whole):
+    result = expand(template, VARIABLES, tmp_path)
+    assert (result.held, result.whole) == (held, whole)
 
 
 @given(st.text())

@@ -181,6 +181,37 @@ def test_what_a_higher_layer_replaces_need_not_be_set(tmp_path):
     assert loaded(tmp_path, "domain: ${NOPE}", sets=("domain=x",)).settings.domain == "x"
 
 
+def test_scalars_put_together_are_typed_like_others(tmp_path):
+    got = loaded(
+        tmp_path,
+        """
+        server: {workers: "${EMPTY}${A}", limits: {connections: "${A}${B}", headers: "3${B}"}}
+        defaults: {pass_host: "fal${SE}"}
+        routes:
+          web: ${A}${B}
+          two: {to: "80${A}0", path: "/${A}", methods: "${A}${B}", owner: "${A}.${B}0"}
+          three: {to: 1, headers: {a: "${A}${B}", b: "0${A}", c: "nu${LL}", d: "${EMPTY}~", e: "${A}.50", f: "tr${UE}"}}
+          ping: {respond: {status: "2${A}4", body: "${A}${B}"}}
+        """,
+        environ={"A": "1", "B": "2", "SE": "se", "LL": "ll", "EMPTY": "", "UE": "ue"},
+    ).settings
+    assert got.server.workers == 1
+    assert (got.server.limits.connections, got.server.limits.headers) == (12, 32)
+    assert got.upstreams["web"].pass_host is False
+    assert got.upstreams["web"].targets[0].url == "http://127.0.0.1:12"
+    assert got.upstreams["two"].targets[0].url == "http://127.0.0.1:8010"
+    assert (got.routes["two"].path, got.routes["two"].methods, got.routes["two"].owner) == ("/1", ("12",), "1.20")
+    assert got.routes["three"].headers == {"a": "12", "b": "01", "c": "null", "d": "~", "e": "1.50", "f": "true"}
+    fixed = got.routes["ping"].respond
+    assert fixed is not None
+    assert (fixed.status, fixed.body) == (214, "12")
+
+
+def test_what_holds_no_expression_is_not_typed(tmp_path):
+    assert "'1$' is not a whole number" in problem(tmp_path, "server: {limits: {headers: '1$$'}}")
+    assert "'12' is not a whole number" in problem(tmp_path, "server: {limits: {headers: '12'}}")
+
+
 def test_variables_and_sets_are_expanded_too(tmp_path):
     got = loaded(
         tmp_path, "", sets=("domain=${D}.x",), environ={"D": "d", "DEVHOST__LOG__LEVEL": "${L:-debug}"}
@@ -248,6 +279,10 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
         ("server: {workers: 0}", "0 is not a number of workers: 1 to 512, or auto, is allowed"),
         ("server: {workers: true}", "true is not a number of workers"),
         ("server: {bind: 7777}", "(did you mean '127.0.0.1:7777'?)"),
+        (
+            "server: {bind: true}",
+            "true is not an address: write host:port such as 127.0.0.1:7777, [::1]:port or unix:/path",
+        ),
         ("server: {bind: []}", "the list is empty; at least one is needed"),
         ("server: {bind: {a: 1}}", "a mapping is not text"),
         ("server: []", "a list is not a mapping; allowed keys: bind, workers,"),
@@ -259,6 +294,11 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
         ("server: {trusted_proxies: 10.0.0.1/8}", "(did you mean '10.0.0.0/8'?)"),
         ("log: {level: wraning}", "allowed: debug, info, warning, error (did you mean warning?)"),
         ("log: {access: sdtout}", "write stdout, a path with a /, or null"),
+        (
+            "log: {access: false}",
+            "false is not a place for the access log: write stdout, a path with a /, or null for no",
+        ),
+        ("log: {access: 7}", "7 is not a place for the access log"),
         ("defaults: {pass_host: no}", "'no' is not true or false"),
         ("defaults: {balance: hash}", "'hash' is not built in this version; allowed: round_robin"),
         ("defaults: {balance: rr}", "'rr' is not allowed; allowed: round_robin"),
@@ -279,6 +319,9 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
         ("routes: {a: {to: 1, path: /%2e%2e/b}}", "is not a path"),
         ("routes: {a: {to: 1, path: /%ff}}", "not UTF-8"),
         ("routes: {a: {to: 1, host: 'a:80'}}", "(did you mean 'a'?)"),
+        ("routes: {a: {to: 1, host: '**'}}", "'**' is not a host: write a name"),
+        ("routes: {a: {to: 1, host: '*.'}}", "'*.' is not a host: write a name"),
+        ("routes: {a: {to: 1, host: '*.a b'}}", "'*.a b' is not a host name"),
         ("routes: {a: {to: 1, methods: 'G T'}}", "'G T' is not a request method"),
         ("routes: {a: {to: 1, headers: {'x y': a}}}", "'x y' is not a header name"),
         ("routes: {a: {to: 1, headers: {x: 5}}}", "5 is not text: put it in quotes"),
