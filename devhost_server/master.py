@@ -30,6 +30,7 @@ from devhost_server.drain import Cue, Phase, advance, receipt
 from devhost_server.forks import hold_signals, release_signals
 from devhost_server.listeners import BACKLOG, ListenError, give_up, listen_all
 from devhost_server.observe import logs
+from devhost_server.observe.access_log import AccessLogError, check_destination
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
 from devhost_server.options import parse_bind
@@ -604,8 +605,9 @@ def run(sources: Sources, loaded: Loaded) -> int:
     logs.configure(settings.log)
     _raise_file_limit()
     try:
+        check_destination(settings.log.access)
         sockets = Sockets.listen(settings)
-    except ListenError as error:
+    except (AccessLogError, ListenError) as error:
         _log.error("%s", error)
         return EXIT_FAILED
     workers = _workers(settings)

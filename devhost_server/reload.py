@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load
+from devhost_server.observe.access_log import AccessLogError, check_destination
 from devhost_server.observe.blocks import Blocks, BlocksFullError
 from devhost_server.observe.publication import Document as Published
 from devhost_server.observe.publication import Publication
@@ -99,13 +100,15 @@ class Reloader:
             settings = load(self._sources).settings
             errors = self._unchangeable(settings)
             if not errors:
+                if settings.log.access != self.settings.log.access:  # workers go on with one that stays
+                    check_destination(settings.log.access)
                 fallback = self._current
                 self._current = self._publish(settings, fallback.generation + 1)
                 self._pending = _Pending(self._current.generation, began, served, trigger, fallback)
                 return
         except ConfigError as error:
             errors = tuple(map(str, error.problems))
-        except BlocksFullError as error:
+        except (AccessLogError, BlocksFullError) as error:
             errors = (str(error),)
         except Exception as error:
             # Whatever is wrong with a file or with our reading of it, it must not end a master that serves.

@@ -32,7 +32,7 @@ from devhost_server.forks import forget_foreign_variables, hold_signals, release
 from devhost_server.gateway import Gateway
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.observe import logs
-from devhost_server.observe.access_log import AccessLog
+from devhost_server.observe.access_log import AccessLog, AccessLogError
 from devhost_server.observe.publication import Document as Published
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Board, Scoreboard, Slot, WorkerState
@@ -179,10 +179,10 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             await self._finish_log()
 
     async def _finish_log(self) -> None:
-        """Write the log to its end; a pipe that is full is given a moment."""
+        """Write the log to its end; a reader that is slow is given a moment."""
         log, last = self._gateway.accounts.log, time.monotonic() + _LAST_LINES_SECONDS
         log.flush()
-        while log.held and time.monotonic() < last:
+        while log.is_awaited and time.monotonic() < last:
             await asyncio.sleep(_LAST_LINES_PAUSE)
             log.flush()
         log.close()
@@ -266,17 +266,26 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             generation = document.generation
             previous = self._gateway.snapshot
             snapshot = await self._builder.build(document, previous)
-            self._swap(previous, snapshot)
+            self._swap(previous, snapshot, self._log_for(snapshot, previous))
+        except AccessLogError as error:
+            _log.error("worker %d: generation %d cannot be served: %s", self.slot, generation, error)
+            self._row[Slot.REJECTED] = generation
         except Exception:
             _log.exception("worker %d: generation %d cannot be served", self.slot, generation)
             self._row[Slot.REJECTED] = generation
         finally:
             self._reloading = None
 
-    def _swap(self, previous: Snapshot, snapshot: Snapshot) -> None:
-        if snapshot.settings.log.access != previous.settings.log.access:
+    def _log_for(self, snapshot: Snapshot, previous: Snapshot) -> AccessLog:
+        access = snapshot.settings.log.access
+        if access == previous.settings.log.access:
+            return self._gateway.accounts.log
+        return AccessLog.opened(access, self._row, self.slot)
+
+    def _swap(self, previous: Snapshot, snapshot: Snapshot, log: AccessLog) -> None:
+        if log is not self._gateway.accounts.log:
             self._gateway.accounts.log.close()
-            self._gateway.accounts.log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+            self._gateway.accounts.log = log
         if snapshot.settings.log != previous.settings.log:
             logs.configure(snapshot.settings.log)
         self._gateway.serve(snapshot)

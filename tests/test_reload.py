@@ -86,6 +86,15 @@ def test_who_was_in_the_way_is_told_and_the_old_one_is_published_again(
     assert workers.scoreboard.board[Board.GENERATION] == 3
 
 
+def test_an_access_log_that_cannot_be_opened_is_a_mistake(workers: Workers) -> None:
+    workers.file.write_text(ROUTES.format(body="two") + "log: {access: /nowhere/at/all.log}\n")
+    workers.reloader.begin(0.0, "signal")
+    report = workers.reloader.last
+    assert report is not None
+    assert report.errors == ("log.access: cannot write to /nowhere/at/all.log: No such file or directory",)
+    assert workers.scoreboard.board[Board.GENERATION] == 1
+
+
 def test_a_mistake_is_known_at_once(workers: Workers) -> None:
     workers.file.write_text("nonsense: true\n")
     workers.reloader.begin(0.0, "signal")

@@ -3,10 +3,11 @@
 A line is put together from parts that are known to be clean JSON already (numbers, the prepared names of routes and
 targets) and parts that a client chose, which are quoted unless they hold nothing but plain characters. One write takes
 a whole batch to a file; to a pipe or a terminal, which several workers share, each write stays within what the kernel
-keeps in one piece. A log that cannot be written loses lines, and counts them; it never holds up traffic.
+keeps in one piece. A log that cannot be written loses lines, counts them and says so; it never holds up traffic.
 """
 
 import errno
+import logging
 import os
 import re
 import select
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from devhost_server.exchange import Exchange
     from devhost_server.http.request_head import RequestFields
 
+_log = logging.getLogger("devhost_server.access_log")
+
 # Printable ASCII without the two characters that JSON escapes.
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 # The same without what a target with a secret must have: the = of a parameter or the @ behind a user.
@@ -36,8 +39,39 @@ _USER: Final = re.compile(rb"//[^/?#]*@")
 _HELD_BYTES: Final = 4 * 1024 * 1024
 # A batch is written at the latest when it has this size, whatever its age.
 _BATCH_BYTES: Final = 32 * 1024
+# Seconds until a destination that fails is tried again, and until it is told again that it does.
+_RETRY: Final = 1.0
+_REMINDER: Final = 60.0
 _MEMORY: Final = 1024
 _MEMORY_LENGTH: Final = 512
+
+
+class AccessLogError(Exception):
+    """The destination of the access log cannot be opened; the text is a sentence."""
+
+
+def check_destination(destination: str | None) -> None:
+    """Open a destination as a worker will, and close it again. Raises `AccessLogError`.
+
+    A named pipe is left alone: its reader would take the closing for the end.
+    """
+    try:
+        if destination is not None and not _is_pipe(destination):
+            _open(destination).close()
+    except OSError as error:
+        raise AccessLogError(_unopened(destination, error)) from None
+
+
+def _is_pipe(destination: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(destination).st_mode)
+    except OSError:
+        return False
+
+
+def _unopened(destination: str | None, error: OSError) -> str:
+    hint = " (does nobody read it?)" if error.errno == errno.ENXIO else ""
+    return f"log.access: cannot write to {destination}: {error.strerror}{hint}"
 
 
 def quoted(raw: bytes) -> bytes:
@@ -70,7 +104,10 @@ class _Memory(dict[bytes, bytes]):
 
 
 class AccessLog:
-    """One worker's access log. `destination` is a path, "stdout" or None for no log at all."""
+    """One worker's access log. `destination` is a path, "stdout" or None for no log at all.
+
+    One that cannot be opened is told, and tried again while there are lines for it.
+    """
 
     def __init__(self, destination: str | None, row: memoryview, worker: int) -> None:
         self._destination = destination
@@ -83,8 +120,21 @@ class AccessLog:
         self._stamp = b""
         self._words = _Memory()
         self._sink: Sink | None = None
+        self._retry_at = self._quiet_until = 0.0  # monotonic seconds
         self.enabled = destination is not None
         self.reopen()
+
+    @classmethod
+    def opened(cls, destination: str | None, row: memoryview, worker: int) -> "AccessLog":
+        """Make one that is open. Raises `AccessLogError`."""
+        log = cls(None, row, worker)
+        log._destination, log.enabled = destination, destination is not None
+        if destination is not None:
+            try:
+                log._sink = _open(destination)
+            except OSError as error:
+                raise AccessLogError(_unopened(destination, error)) from None
+        return log
 
     def reopen(self) -> None:
         """Write what is held, then open the destination anew (after a rotation).
@@ -93,14 +143,30 @@ class AccessLog:
         """
         if self._destination is None:
             return
+        self._retry_at = self._quiet_until = 0.0
         self.flush()
+        self._open()
+
+    def _open(self) -> None:
+        if self._destination is None:
+            return
         try:
             sink = _open(self._destination)
-        except OSError:
+        except OSError as error:
+            self._failed(_unopened(self._destination, error))
             return
         if self._sink is not None:
             self._sink.close()
         self._sink = sink
+
+    def _failed(self, sentence: str) -> None:
+        """Let a destination that fails alone for a moment, and say that it fails, though not each time."""
+        now = time.monotonic()
+        self._retry_at = now + _RETRY
+        if now >= self._quiet_until:
+            self._quiet_until = now + _REMINDER
+            worker = self._worker.decode()
+            _log.error("worker %s: %s; lines that cannot be kept are lost, and counted", worker, sentence)
 
     def write(self, exchange: "Exchange", seconds: float) -> None:
         """Add the line of an exchange that is over and took `seconds`."""
@@ -181,13 +247,21 @@ class AccessLog:
         """Write what has gathered; what the destination does not take now is held, up to a bound."""
         if not self.held:
             return
-        if self._sink is not None:
-            self._lines = self._sink.write(self._lines)
+        if time.monotonic() >= self._retry_at:
+            self._try()
         self._size = sum(map(len, self._lines))
         # Until the next tick, what did not go is not tried again: a reader that sleeps must not slow the traffic.
         self._stuck = bool(self._lines)
         if self._sink is None or self._sink.gone:
             self._drop(len(self._lines))
+
+    def _try(self) -> None:
+        if self._sink is None:
+            self._open()
+        if self._sink is not None:
+            self._lines = self._sink.write(self._lines)
+            if self._sink.error is not None:
+                self._failed(f"log.access: cannot write to {self._destination}: {self._sink.error.strerror}")
 
     def _drop(self, count: int) -> None:
         """Give up the oldest lines, and count them."""
@@ -200,8 +274,14 @@ class AccessLog:
         """Whether there are lines that the destination has not taken yet."""
         return bool(self._lines) or (self._sink is not None and self._sink.holds)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether lines are held because their reader is slow, so that waiting for it may help."""
+        return self.held and self._sink is not None and not self._sink.gone and self._sink.error is None
+
     def close(self) -> None:
         """Write what is left; what is not taken now is lost, and counted."""
+        self._retry_at = 0.0
         self.flush()
         self._drop(len(self._lines))
         if self._sink is not None:
@@ -212,19 +292,22 @@ class AccessLog:
 class Sink:
     """A regular file: one write takes everything.
 
-    `gone` says that nothing will ever be taken again. What was written of a line is always followed by its rest.
+    `gone` says that nothing will ever be taken again, `error` why the last write failed, unless for want of a quicker
+    reader. What was written of a line is always followed by its rest.
     """
 
     _piece_limit = _HELD_BYTES
 
     def __init__(self, fd: int) -> None:
         self.gone = False
+        self.error: OSError | None = None
         self._fd = fd
         self._rest = b""
 
     def write(self, lines: list[bytes]) -> list[bytes]:
         """Write lines, as many as are taken now; give the others."""
         at = 0
+        self.error = None
         try:
             if self._rest:
                 self._rest = self._rest[self._send(self._rest) :]
@@ -233,8 +316,11 @@ class Sink:
                 piece = b"".join(lines[at:end])
                 self._rest = piece[self._send(piece) :]
                 at = end
+        except BlockingIOError:
+            pass
         except OSError as error:
-            # A reader that is gone will not come back; one that is slow may, and a full disk may be cleared.
+            # A reader that is gone will not come back; a full disk may be cleared.
+            self.error = error
             self.gone = error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
         return lines[at:]
 

@@ -164,6 +164,19 @@ def test_without_anything_to_wait_for_it_is_quick() -> None:
         assert gateway.receipt == (0, 0, 0)
 
 
+def test_an_access_log_that_is_full_is_told_and_not_waited_for() -> None:
+    with DrainingGateway(log={"access": "/dev/full"}) as gateway:
+        for _ in range(3):
+            assert gateway.get().status == 200
+        wait_until(lambda: gateway.messages("error"), 2)
+        (told,) = gateway.messages("error")
+        assert "log.access: cannot write to /dev/full: No space left on device" in told
+        began = time.monotonic()
+        gateway.term()
+        assert gateway.wait(5) == 0
+        assert seconds_since(began) < 1.5
+
+
 # -- WebSockets and streams --------------------------------------------------------------------------------------------
 
 

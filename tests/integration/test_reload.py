@@ -252,6 +252,32 @@ def test_the_api_wants_the_token(upstream: ScriptedUpstream) -> None:
         assert (other.returncode, "token" in other.stderr) == (1, True)
 
 
+def test_an_access_log_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(gateway: ReloadingGateway) -> None:
+    generation = gateway.generation
+    gateway.settings["log"] = {"access": str(gateway.directory / "nowhere" / "access.log")}
+    gateway.write_config(gateway.settings)
+    status, body = gateway.reload()
+    assert status == 422
+    (error,) = json.loads(body)["errors"]
+    assert error.startswith("log.access: cannot write to ")
+    assert gateway.generation == generation
+    assert gateway.get("/still-logged").status == 200
+    gateway.access_entry(target="/still-logged")
+
+
+def test_a_pipe_that_nobody_reads_is_refused_by_the_workers(gateway: ReloadingGateway) -> None:
+    pipe = gateway.directory / "pipe"
+    os.mkfifo(pipe)
+    gateway.settings["log"] = {"access": str(pipe)}
+    gateway.write_config(gateway.settings)
+    status, body = gateway.reload()
+    assert status == 422
+    assert "could not serve" in json.loads(body)["errors"][0]
+    assert any("does nobody read it?" in line for line in gateway.messages("error"))
+    assert gateway.get("/still-logged-too").status == 200
+    gateway.access_entry(target="/still-logged-too")
+
+
 # -- what must not notice ----------------------------------------------------------------------------------------------
 
 

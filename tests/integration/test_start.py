@@ -205,6 +205,13 @@ def test_port_0_is_any_free_one_and_is_told() -> None:
         assert gateway.reload()[0] == 200, "the configuration still says 0, and that is no change"
 
 
+@pytest.mark.parametrize("kind", ["no folder", "a folder"])
+def test_an_access_log_that_cannot_be_opened_is_told(file: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "no" / "access.log" if kind == "no folder" else tmp_path
+    file.write_text(config(free_port(), more=f"log: {{access: '{path}'}}"))
+    assert_refused(run_to_end("-c", str(file), "run"), f"log.access: cannot write to {path}: ", lines=1)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_says_what_is_ready(workers: int) -> None:
     with EchoGateway(workers=workers) as gateway:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from devhost_server.exchange import Exchange
 from devhost_server.failures import CONNECT_REFUSED
 from devhost_server.http.request_head import RequestFields, parse_request_block
-from devhost_server.observe.access_log import AccessLog, quoted, without_secrets
+from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination, quoted, without_secrets
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, Slot
 from devhost_server.snapshot import Route
 
@@ -289,6 +290,94 @@ def test_a_file_that_never_could_be_opened_loses_lines_and_counts_them(path: Pat
             log.write(exchange(), 0.0)
         log.flush()
         assert cells[Slot.LOG_DROPPED] == 5
+
+
+def test_a_file_that_could_not_be_opened_is_told_and_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("devhost_server.observe.access_log.time.monotonic", lambda: now)
+    folder = path.parent / "later"
+    with log_to(folder / "access.log") as log:
+        for second in range(59):
+            now = 1000.0 + second
+            log.write(exchange(b"/lost"), 0.0)
+            log.flush()
+        (told,) = caplog.messages
+        assert told.startswith(f"worker 3: log.access: cannot write to {folder}/access.log: No such file or directory")
+        folder.mkdir()
+        now += 1
+        log.write(exchange(b"/1"), 0.0)
+        log.flush()
+        assert [entry["target"] for entry in entries((folder / "access.log").read_bytes())] == ["/1"]
+
+
+def test_a_device_that_is_full_is_told_once_a_minute_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, cells = 1000.0, row()
+    monkeypatch.setattr("devhost_server.observe.access_log.time.monotonic", lambda: now)
+    log = AccessLog("/dev/full", cells, 0)
+    for second in range(120):
+        now = 1000.0 + second
+        log.write(exchange(), 0.0)
+        log.flush()
+    assert len(caplog.messages) == 2
+    assert "log.access: cannot write to /dev/full: No space left on device" in caplog.messages[0]
+    assert log.held
+    assert not log.is_awaited
+    log.close()
+    assert cells[Slot.LOG_DROPPED] == 120
+
+
+def test_a_reader_that_is_slow_is_awaited_and_no_failure(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(str(path), row(), 0)
+    for _ in range(500):
+        log.write(exchange(), 0.0)
+    log.flush()
+    assert log.is_awaited
+    assert caplog.messages == []
+    log.close()
+    os.close(reader)
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a folder"])
+def test_a_destination_that_cannot_be_opened_is_a_sentence(path: Path, kind: str) -> None:
+    if kind == "no folder":
+        path, why = path / "no" / "such", "No such file or directory"
+    else:
+        path.mkdir()
+        why = "Is a directory"
+    with pytest.raises(AccessLogError) as checked:
+        check_destination(str(path))
+    with pytest.raises(AccessLogError) as opened:
+        AccessLog.opened(str(path), row(), 0)
+    assert str(checked.value) == str(opened.value) == f"log.access: cannot write to {path}: {why}"
+
+
+@pytest.mark.parametrize("destination", [None, "stdout", "file", "/dev/full"])
+def test_a_destination_that_can_be_opened_is_left_as_it_is(path: Path, destination: str | None) -> None:
+    if destination == "file":
+        destination = str(path)
+        path.write_text("before\n")
+    check_destination(destination)
+    AccessLog.opened(destination, row(), 0).close()
+    if destination == str(path):
+        assert path.read_text() == "before\n"
+
+
+def test_a_pipe_is_not_closed_under_its_reader_by_the_check(path: Path) -> None:
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    check_destination(str(path))
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    assert poll.poll(0) == [], "no hangup"
+    os.close(reader)
+    with pytest.raises(AccessLogError, match="does nobody read it"):
+        AccessLog.opened(str(path), row(), 0)
 
 
 def test_several_workers_append_to_one_file(path: Path) -> None:
