@@ -208,7 +208,7 @@ class Exchange:
             self.body = None
         if self.request_complete:
             connection.end_body(self.request_trailers)
-        else:
+        elif not connection.congested:
             self.client.resume_body()
 
     @property

@@ -61,6 +61,7 @@ BAD_VERSION: Final = Failure("BR", 505, "http_request_error", _C, "The HTTP vers
 BAD_CODING: Final = Failure("BR", 501, "http_request_error", _C, "The transfer coding is not supported")
 BAD_EXPECTATION: Final = Failure("BR", 417, "http_request_error", _C, "The expectation cannot be met")
 METHOD_REFUSED: Final = Failure("BR", 405, "http_request_denied", _C, "The method is not allowed here")
+BAD_HOST: Final = BAD_REQUEST("The Host is not a name or an address, with a port from 0 to 65535 at most.")
 NO_ROUTE: Final = Failure("NR", 404, "destination_not_found", _C, "No route answers this address")
 HEAD_TIMEOUT: Final = Failure("RT", 408, "http_request_error", _C, "The request head took too long")
 BODY_TIMEOUT: Final = Failure("RT", 408, "http_request_error", _C, "The request body took too long")
@@ -100,6 +101,9 @@ POOL_FULL: Final = Failure(
 )
 GATEWAY_FULL: Final = Failure(
     "UO", 503, "connection_limit_reached", _G, "The gateway has too many connections", retry_after=1
+)
+OUT_OF_PORTS: Final = Failure(
+    "UO", 503, "connection_limit_reached", _G, "The gateway has nothing left to connect with", retry_after=1
 )
 DRAINING: Final = Failure("DR", 503, "destination_unavailable", _G, "The gateway is stopping", retry_after=1)
 INTERNAL: Final = Failure("IE", 500, "proxy_internal_error", _G, "The gateway failed on this request")

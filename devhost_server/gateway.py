@@ -20,6 +20,7 @@ from devhost_server.clients import Clients
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange, internal_fault
 from devhost_server.failures import (
+    BAD_HOST,
     BAD_REQUEST,
     CLIENT_GONE,
     CLIENT_STALLED,
@@ -32,7 +33,8 @@ from devhost_server.failures import (
     Fault,
     Retry,
 )
-from devhost_server.http import forward
+from devhost_server.hangups import Hangups
+from devhost_server.http import forward, replies
 from devhost_server.http.fields import tokens
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.tunnel import Tunnel
@@ -53,8 +55,6 @@ _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Request ids drawn at once.
 _IDS: Final = 256
 
-_BAD_HOST: Final = BAD_REQUEST("The Host is not a name or an address, with a port from 0 to 65535 at most.")
-
 
 class Gateway:
     """What one worker serves with: the current snapshot, the clients it serves, and the books it keeps."""
@@ -64,6 +64,7 @@ class Gateway:
         self.wheel = wheel
         self.accounts = Accounts(scoreboard.row(slot), log)
         self.clients = Clients(self.accounts.row, snapshot)
+        self.hangups = Hangups()
         self.pool = UpstreamPool(self._upstream)
         self._ids: list[bytes] = []
         self.serve(snapshot)
@@ -114,7 +115,7 @@ class Gateway:
         x.client_address = forward.client_address(peer, fields, snapshot.trusted) if peer.trusted else peer.address
         levels = snapshot.routes.levels(x.host)
         if levels is None:
-            return _BAD_HOST
+            return BAD_HOST
         if fields.via is not None and forward.loops(fields.via, snapshot.instance):
             return LOOP("The request has already been through this gateway: a target points back at it.")
         route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
@@ -154,7 +155,7 @@ class Gateway:
                 if event is Event.RESPONSE:
                     return connection
                 fault = self._attempt_failed(x, target, connection, event)
-                stale = reused and fault.failure is UPSTREAM_RESET
+                stale = reused and fault.failure is UPSTREAM_RESET and not connection.heard
             else:
                 fault, stale = connection, False
                 self.accounts.count_target(target, x.method, fault.failure.status)
@@ -241,9 +242,13 @@ class Gateway:
             keep_alive = False  # the end of the body is the end of the connection (RFC 9112 §6.3 item 8)
         if x.finished_early and not x.request_complete:
             keep_alive = False
-        framing = b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
+        framing = b"" if response.dated else b"\r\n" + replies.date_line()  # RFC 9110 §6.6.1
+        framing += b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
         if x.old or not keep_alive:
             framing += _connection_lines(x, keep_alive=keep_alive)
+
+        if response.status == 426 and response.upgrade is not None:
+            framing += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
 
         x.response_started = True
         trailers = connection.trailers if x.finished_early and response.chunked else b""
@@ -283,6 +288,7 @@ class Gateway:
             websocket=x.fields.wants_websocket,
             idle=target.timeouts.tunnel_idle,
             wheel=self.wheel,
+            hangups=self.hangups,
             ended=lambda: x.post(Event.ENDED),
         )
         self.clients.tunnels.add(tunnel)
@@ -383,7 +389,7 @@ class Gateway:
         fields = x.fields
         if fields is None or self.clients.draining:
             return False
-        return fields.keep_alive if x.old else not fields.close
+        return not fields.close and (fields.keep_alive or not x.old)  # RFC 9112 §9.3: close is looked at first
 
     def _new_id(self) -> bytes:
         """Give a request id: 128 random bits in hexadecimal, drawn many at a time."""
@@ -410,6 +416,8 @@ def _upgrades(x: Exchange, response: "ResponseHead") -> bool:
     fields = x.fields
     if fields is None or fields.upgrade is None or x.old or response.upgrade is None or not x.request_complete:
         return False
+    if response.old or response.close or b"upgrade" not in response.nominated:
+        return False  # RFC 9110 §7.8, RFC 6455 §4.1 item 3; a client would refuse it too, and it is not ours to mend
     if not set(tokens(response.upgrade)) <= set(tokens(fields.upgrade)):
         return False
     if b"websocket" not in tokens(response.upgrade):

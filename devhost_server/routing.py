@@ -9,6 +9,7 @@ one request could satisfy are an error when the configuration is loaded, never a
 Paths are compared in one normal form, see `normal_path`; what is forwarded are the bytes that came.
 """
 
+import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -83,9 +84,17 @@ def parse_host(value: bytes) -> tuple[bytes, bytes] | None:
     if port and int(port) > 65535:
         return None
     if literal is not None:
-        return (literal.lower(), port or b"") if literal.count(b":") >= 2 else None
+        return (literal.lower(), port or b"") if _is_ipv6(literal[1:-1]) else None
     name = name.lower()
     return (name[:-1] if name.endswith(b".") and len(name) > 1 else name), port or b""
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        ipaddress.IPv6Address(text.decode("ascii"))
+    except ValueError:
+        return False
+    return b"%" not in text  # a zone means nothing on another machine
 
 
 def normal_path(target: bytes) -> bytes:

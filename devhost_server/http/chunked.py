@@ -1,7 +1,8 @@
 """The chunked transfer coding (RFC 9112 §7.1), decoded strictly and without I/O.
 
-Sizes are hexadecimal digits alone, lines end in CRLF alone, and what follows the data of a chunk is CRLF. Extensions
-are read over (§7.1.1) but bounded. Framing is made anew on the other side, so nothing malformed is ever passed on.
+Sizes are hexadecimal digits alone, lines end in CRLF alone, and what follows the data of a chunk is CRLF. In answers,
+blanks behind a size are read over, with which old servers pad it. Extensions are read over (§7.1.1) but bounded.
+Framing is made anew on the other side, so nothing malformed is ever passed on.
 """
 
 import re
@@ -11,6 +12,7 @@ from devhost_server.http.fields import CRLF, filter_trailers
 
 # Sixteen digits fit 64 bits; more would be leading zeros at best and an overflow somewhere behind us at worst.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_PADDED_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 # Bounds one size line with its extension. The longest seen in the wild are signatures of about 100 bytes.
 _LINE_LIMIT: Final = 1024
 # Bounds all extensions of one body: without it a client sends one byte of content per kilobyte of extension (the
@@ -37,13 +39,26 @@ class ChunkedError(Exception):
 class ChunkedDecoder:
     """Decodes one chunked body.
 
-    `trailer_limit` bounds the trailer section in bytes. Once `done`, `trailers` holds the block of trailer lines that
+    `trailer_limit` bounds the trailer section in bytes, `trailer_lines` in lines; `padded` allows blanks behind a size.
+    Once `done`, `trailers` holds the block of trailer lines that
     may be passed on and `rest` the bytes behind the body.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_judged", "_left", "_seen", "_state", "_trailer_limit", "rest", "trailers")
+    __slots__ = (
+        "_buffer",
+        "_extensions",
+        "_judged",
+        "_left",
+        "_seen",
+        "_size",
+        "_state",
+        "_trailer_limit",
+        "_trailer_lines",
+        "rest",
+        "trailers",
+    )
 
-    def __init__(self, trailer_limit: int) -> None:
+    def __init__(self, trailer_limit: int, trailer_lines: int = 100, *, padded: bool = False) -> None:
         self._state = _SIZE_LINE
         self._left = 0
         self._buffer = b""
@@ -51,6 +66,8 @@ class ChunkedDecoder:
         self._judged = 0  # bytes of an unfinished trailer section whose lines have been judged
         self._seen = 0  # bytes of it that have been looked at for a stray CR or LF
         self._trailer_limit = trailer_limit
+        self._trailer_lines = trailer_lines
+        self._size = _PADDED_SIZE if padded else _SIZE
         self.trailers = b""
         self.rest = b""
 
@@ -102,7 +119,7 @@ class ChunkedDecoder:
         if end < 0:
             self._judge_partial(data[at : at + _LINE_LIMIT])
             return -1
-        found = _SIZE.fullmatch(data, at, end)
+        found = self._size.fullmatch(data, at, end)
         if found is None:
             raise ChunkedError("A chunk does not begin with its size in hexadecimal digits.")
         self._extensions += end - found.end(1)
@@ -113,13 +130,12 @@ class ChunkedDecoder:
         self._state = _DATA if self._left else _TRAILERS
         return end + 2 if self._left else end
 
-    @staticmethod
-    def _judge_partial(line: bytes) -> None:
+    def _judge_partial(self, line: bytes) -> None:
         """Refuse a size line that cannot become a good one, so that its end is not waited for."""
         if len(line) >= _LINE_LIMIT:
             raise ChunkedError("A chunk's size line is too long.")
         whole = line[:-1] if line.endswith(b"\r") else line
-        if whole and _SIZE.fullmatch(whole) is None:
+        if whole and self._size.fullmatch(whole) is None:
             raise ChunkedError("A chunk does not begin with its size in hexadecimal digits.")
 
     def _read_trailers(self, data: bytes, at: int) -> int:
@@ -129,6 +145,8 @@ class ChunkedDecoder:
                 raise ChunkedError("The trailer section is too long.")
             self._judge_trailers(data, at)
             return -1
+        if data.count(CRLF, at, end) > self._trailer_lines:
+            raise ChunkedError("The trailer section has too many lines.")
         trailers = filter_trailers(data[at:end])
         if trailers is None:
             raise ChunkedError("The trailer section is malformed.")

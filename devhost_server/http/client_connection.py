@@ -7,6 +7,7 @@ knows nothing of upstreams.
 
 import asyncio
 import fcntl
+import re
 import struct
 import termios
 import time
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from devhost_server.deadlines import NEVER
 from devhost_server.exchange import Exchange
 from devhost_server.failures import (
+    BAD_EXPECTATION,
+    BAD_HOST,
     BAD_REQUEST,
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
@@ -30,6 +33,7 @@ from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import Peer
 from devhost_server.http.head_memory import ParsedLine
 from devhost_server.http.request_head import RequestFields, first_flaw, seeming, split_absolute
+from devhost_server.routing import parse_host
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -48,6 +52,8 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 
 _IDLE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(6)
+
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 _ABSENT_HOST: Final = BAD_REQUEST("There is no Host header, or it is empty.")
 _OLD_CHUNKED: Final = BAD_REQUEST("HTTP/1.0 has no transfer codings, so where this request ends is anybody's guess.")
@@ -129,9 +135,13 @@ class ClientConnection(asyncio.Protocol):
         """Pass bytes to whoever is due them."""
         state = self._state
         if state == _IDLE:
-            self._read_head(data)
+            if self._write_paused:
+                self._queue(data)  # a client that does not take its answers gets no more of them
+            else:
+                self._read_head(data)
         elif state == _BODY:
-            self.arm(self.gateway.timeouts.body_idle)
+            if not self._write_paused:
+                self.arm(self.gateway.timeouts.body_idle)
             self._read_body(data)
         elif state == _BUSY:
             self._queue(data)
@@ -151,6 +161,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSED
         self.deadline = NEVER
         self.gateway.wheel.forget(self)
+        self.gateway.hangups.forget(self.transport)
         self.gateway.clients.disconnected(self)
 
     def pause_writing(self) -> None:
@@ -169,6 +180,7 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             if self._state == _IDLE:
                 self.arm(self.gateway.clients.idle_seconds)
+                self.resume_body()
                 self._loop.call_soon(self._next)
             return
         self.deadline = NEVER
@@ -197,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
                 self.arm(self.gateway.timeouts.body_idle)  # it is we who do not read
             else:
                 exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
-        elif self._state == _IDLE and self._buffer:
+        elif self._state == _IDLE and self._buffer not in (b"", b"\r"):
             began = due - self.gateway.timeouts.head
             self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), self._buffer, began)
         elif self._state in (_IDLE, _LINGER):
@@ -226,11 +238,12 @@ class ClientConnection(asyncio.Protocol):
     # -- the head -----------------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
-        fresh = not self._buffer
-        if not fresh:
+        fresh = True
+        if self._buffer:
+            fresh = self._buffer == b"\r"  # half an empty line is no beginning of a request
             data = self._buffer + data
-        while data[:2] == b"\r\n":
-            data = data[2:]  # RFC 9112 §2.2: empty lines before a request are ignored
+        if data[:2] == b"\r\n":
+            data = _EMPTY_LINES.sub(b"", data, 1)  # RFC 9112 §2.2: empty lines before a request are ignored
         end = data.find(b"\r\n\r\n")
         limits = self.gateway.limits
         if end < 0 or end > limits.head:
@@ -253,14 +266,15 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(found, data[:end])
                 return
             fields = found
-        if not fields.host or len(target) > limits.target or old:
+        is_path = target[:1] == b"/"
+        if fields.suspect or not is_path or old or len(target) > limits.target:
             fault = self._judge(target, fields, old=old)
             if fault is not None:
                 self._refuse(fault, data[:end])
                 return
         exchange = Exchange(self, method, target, fields, time.monotonic())
         exchange.old = old
-        if target[:1] == b"/" or target == b"*":
+        if is_path or target == b"*":
             exchange.host = fields.host or b""
         else:
             exchange.host, exchange.target_path = split_absolute(method, target)
@@ -279,6 +293,10 @@ class ClientConnection(asyncio.Protocol):
             return TARGET_TOO_LONG(f"The request target is longer than {self.gateway.limits.target} bytes.")
         if not fields.host and (fields.host is not None or not old):
             return _ABSENT_HOST
+        if fields.host and parse_host(fields.host) is None:
+            return BAD_HOST  # RFC 9112 §3.2: also where the target in absolute form overrules it
+        if fields.odd_expectation and not old:
+            return BAD_EXPECTATION("The only expectation there is, is 100-continue (RFC 9110 §10.1.1).")
         return _OLD_CHUNKED if old and fields.chunked else None
 
     def _analyse(self, method: bytes, target: bytes, block: bytes) -> RequestFields | Fault:
@@ -296,7 +314,8 @@ class ClientConnection(asyncio.Protocol):
         """Keep a head that has not fully come, unless it is already too large or beyond mending."""
         limits = self.gateway.limits
         line_end = data.find(b"\r\n")
-        if line_end < 0 and len(data) > limits.target + 64:
+        line = data if line_end < 0 else data[:line_end]
+        if len(line) > limits.target + 64 or len(line.partition(b" ")[2].partition(b" ")[0]) > limits.target:
             self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), data)
             return
         if len(data) > limits.head:
@@ -310,7 +329,7 @@ class ClientConnection(asyncio.Protocol):
             if flaw is not None:
                 self._refuse(flaw, data)
                 return
-        if fresh and data:
+        if fresh and data not in (b"", b"\r"):
             self.arm(self.gateway.timeouts.head)
         self._buffer = data
 
@@ -361,7 +380,9 @@ class ClientConnection(asyncio.Protocol):
         if limit is not None and (fields.length or 0) > limit:
             return BODY_TOO_LARGE(f"The request body is larger than {limit} bytes.")
         self._left = fields.length or 0
-        self._decoder = chunked.ChunkedDecoder(self.gateway.limits.head) if fields.chunked else None
+        self._decoder = None
+        if fields.chunked:
+            self._decoder = chunked.ChunkedDecoder(self.gateway.limits.head, self.gateway.limits.headers)
         self._state = _BODY
         self.arm(self.gateway.timeouts.body_idle)
         return self._take_body(exchange, rest) if rest else None
@@ -414,7 +435,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _end_body(self, exchange: Exchange, piece: bytes, trailers: bytes) -> None:
         self._state = _BUSY
-        self.deadline = NEVER
+        if not self._write_paused:
+            self.deadline = NEVER
         if piece:
             self._hand(exchange, piece)
         exchange.upload_complete(trailers)
@@ -423,22 +445,26 @@ class ClientConnection(asyncio.Protocol):
     def pause_body(self) -> None:
         """Read no more until there is room where the body goes."""
         if self._state == _BODY and not self._paused_for:
-            self._paused_for = 1
-            self.transport.pause_reading()
+            self._pause()
 
     def resume_body(self) -> None:
         """Read on."""
         if self._paused_for:
             self._paused_for = 0
+            self.gateway.hangups.forget(self.transport)
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def _pause(self) -> None:
+        self._paused_for = 1
+        self.transport.pause_reading()
+        self.gateway.hangups.watch(self.transport)
 
     def _queue(self, data: bytes) -> None:
         """Keep what is pipelined behind the running exchange; past the limit the client has to wait."""
         self._buffer += data
         if len(self._buffer) > _PIPELINE_LIMIT and not self._paused_for:
-            self._paused_for = 1
-            self.transport.pause_reading()
+            self._pause()
 
     # -- the way back -------------------------------------------------------------------------------------------------
 
@@ -495,10 +521,11 @@ class ClientConnection(asyncio.Protocol):
             self._hang_up(complete=complete)
             return
         self._state = _IDLE
+        if self._write_paused:
+            return  # the deadline is that of writing; reading and the next request wait for `resume_writing`
         self.arm(self.gateway.clients.idle_seconds)
         if self._buffer:
-            if not self._write_paused:
-                self._loop.call_soon(self._next)
+            self._loop.call_soon(self._next)
         elif self._paused_for:
             self.resume_body()
 

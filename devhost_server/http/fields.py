@@ -43,15 +43,21 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
 
     A plain line means the bytes that are passed on (without blanks around the value). A line that the gateway acts on
     means its `take`, its value, and the bytes that would be passed on. `takes` is keyed by lower-case name (None:
-    plain); `fallback` may give a take for a name that it does not hold; `malformed` takes what is no field line.
+    plain); `fallback` may give a take for a name that it does not hold; `malformed` takes what is no field line. A
+    Connection line may take away what is not in `takes` or is `removable`.
     """
 
-    __slots__ = ("_fallback", "_malformed", "_names", "_takes")
+    __slots__ = ("_fallback", "_malformed", "_names", "_needed", "_takes")
 
     def __init__(
-        self, takes: Mapping[bytes, T | None], malformed: T, fallback: Callable[[bytes], T | None] = lambda _: None
+        self,
+        takes: Mapping[bytes, T | None],
+        malformed: T,
+        fallback: Callable[[bytes], T | None] = lambda _: None,
+        removable: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__()
+        self._needed = frozenset(takes) - removable
         self._takes = takes
         self._malformed = malformed
         self._fallback = fallback
@@ -93,7 +99,7 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
         """Give the fields that these Connection options take away: those that mean nothing to the gateway itself."""
-        return frozenset(name for name in options if name not in self._takes) - _GUARDED
+        return frozenset(options) - self._needed - _GUARDED
 
 
 def split_block(block: bytes) -> list[bytes]:

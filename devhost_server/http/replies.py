@@ -31,12 +31,17 @@ def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_b
 
     Content-Length is that of `body` even where it is not sent, as the answer to HEAD (RFC 9110 §8.6).
     """
-    lines = [_status_line(status), _date_line(int(time.time()))]
+    lines = [_status_line(status), date_line()]
     lines += [name + b": " + value for name, value in fields]
     if status != 204:
         lines.append(b"Content-Length: %d" % len(body))
     head = b"\r\n".join(lines) + hop + b"\r\n\r\n"
     return head + body if with_body else head
+
+
+def date_line() -> bytes:
+    """Give the Date line (RFC 9110 §6.6.1) of this second."""
+    return _date_line(int(time.time()))
 
 
 # Kept, because refusals come by the thousand a second when they come, and that is when there is no time for them.

@@ -12,7 +12,6 @@ from typing import Final
 
 from devhost_server.failures import (
     BAD_CODING,
-    BAD_EXPECTATION,
     BAD_REQUEST,
     BAD_VERSION,
     METHOD_REFUSED,
@@ -39,6 +38,7 @@ _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _SEEMING_BYTES: Final = 16 * 1024
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_H2: Final = frozenset((b"h2c", b"h2"))
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 _BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
@@ -83,8 +83,10 @@ class RequestFields:
         "log_route",
         "log_tail",
         "nominated",
+        "odd_expectation",
         "referer",
         "request_id",
+        "suspect",
         "traceparent",
         "trailers_welcome",
         "upgrade",
@@ -108,6 +110,8 @@ class RequestFields:
         self.upgrade: bytes | None = None
         self.websocket_key: bytes | None = None
         self.expect_continue = False
+        self.odd_expectation = False
+        self.suspect = False  # whether these fields are a reason to refuse some request
         self.trailers_welcome = False
         self.forwarded_for: bytes | None = None
         self.forwarded_proto: bytes | None = None
@@ -244,9 +248,10 @@ def _upgrade(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
 
 
 def _expect(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
-    if value.lower() != b"100-continue":
-        return BAD_EXPECTATION("The only expectation there is, is 100-continue (RFC 9110 §10.1.1).")
-    fields.expect_continue = True
+    if value.lower() == b"100-continue":
+        fields.expect_continue = True
+    else:
+        fields.odd_expectation = True  # refused later: from HTTP/1.0 it is ignored
     return False
 
 
@@ -357,7 +362,9 @@ def _take_unlisted(name: bytes) -> _Take | None:
     return None
 
 
-_LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed, _take_unlisted)
+# What the gateway only looks at is the client's to take away.
+_REMOVABLE: Final = frozenset((b"user-agent", b"referer", b"traceparent"))
+_LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed, _take_unlisted, _REMOVABLE)
 
 
 def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> RequestFields | Fault:
@@ -394,11 +401,15 @@ def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
         protocols = tokens(fields.upgrade)
         if b"websocket" in protocols and (method != b"GET" or not _is_websocket_key(fields.websocket_key)):
             return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
-        if not set(protocols) - {b"h2c", b"h2"}:
-            fields.upgrade = None  # RFC 9110 §7.8: an upgrade may be ignored; the request is served as it stands
+        if not _H2.isdisjoint(protocols):
+            # RFC 9113 §3.1: h2c by upgrade is obsolete; through a tunnel it would pass routing, rules and log by. RFC
+            # 9110 §7.8: an upgrade may be ignored; the request is served as it stands.
+            rest = [part for part in fields.upgrade.split(b",") if part.strip(b" \t").lower() not in _H2]
+            fields.upgrade = b",".join(rest).strip(b" \t") or None
     if fields.chunked or fields.expect_continue or fields.trailers_welcome or fields.upgrade is not None:
         fields.hop = _hop_lines(fields)
     fields.forward = join_block(fields.kept)
+    fields.suspect = not fields.host or fields.odd_expectation
     return fields
 
 

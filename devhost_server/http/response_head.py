@@ -18,6 +18,8 @@ from devhost_server.http.fields import (
     without,
 )
 
+_REMEMBERED_LENGTH: Final = 128
+
 _BAD_LINE: Final = UPSTREAM_PROTOCOL("The answer does not begin with an HTTP/1.1 status line.")
 _BAD_FIELD: Final = UPSTREAM_PROTOCOL("A header of the answer is not a name, directly a colon, and a clean value.")
 _BAD_LENGTH: Final = UPSTREAM_PROTOCOL("Content-Length of the answer is not one whole number, given once.")
@@ -32,6 +34,7 @@ class ResponseHead:
     __slots__ = (
         "chunked",
         "close",
+        "dated",
         "forward",
         "length",
         "line",
@@ -50,6 +53,7 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.close = False
+        self.dated = False
         self.nominated: tuple[bytes, ...] = ()
         self.upgrade: bytes | None = None
         self.websocket_accept: bytes | None = None
@@ -66,7 +70,7 @@ def _content_length(head: ResponseHead, value: bytes) -> bool | Fault:
     if not value.isdigit() or len(value) > LENGTH_DIGITS or head.length is not None:
         return _BAD_LENGTH
     head.length = int(value)
-    return head.status != 204  # RFC 9110 §8.6: not in a 204
+    return head.status != 204 and head.status >= 200  # RFC 9110 §8.6: not in a 1xx or 204
 
 
 def _transfer_encoding(head: ResponseHead, value: bytes) -> bool | Fault:
@@ -90,7 +94,12 @@ def _upgrade(head: ResponseHead, value: bytes) -> bool | Fault:
 
 
 def _websocket_accept(head: ResponseHead, value: bytes) -> bool | Fault:
-    head.websocket_accept = value
+    head.websocket_accept = value if head.websocket_accept is None else b""  # two of them fit nothing
+    return True
+
+
+def _date(head: ResponseHead, _value: bytes) -> bool | Fault:
+    head.dated = True
     return True
 
 
@@ -109,6 +118,7 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"connection": _connection,
     b"upgrade": _upgrade,
     b"sec-websocket-accept": _websocket_accept,
+    b"date": _date,
     b"x-request-id": _drop,  # the gateway's own follows; an upstream that echoes it would double it
     b"trailer": None,
     b"via": None,
@@ -116,12 +126,16 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
 _LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed)
 
 
-@lru_cache(maxsize=512)
 def parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
     """Give (status, status and reason as sent, whether it is HTTP/1.0) of a status line, or why it is refused.
 
-    RFC 9112 §4. A missing reason is tolerated with or without its blank.
+    RFC 9112 §4. A missing reason is tolerated with or without its blank. Short ones are remembered.
     """
+    return _parse_status_line(line) if len(line) <= _REMEMBERED_LENGTH else _parse_status_line.__wrapped__(line)
+
+
+@lru_cache(maxsize=512)
+def _parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
     version, status = line[:9], line[9:12]
     if (
         version not in (b"HTTP/1.1 ", b"HTTP/1.0 ")

@@ -184,12 +184,24 @@ class ServerConnection(asyncio.Protocol):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
+    @property
+    def congested(self) -> bool:
+        """Whether the target does not take what is sent to it."""
+        return self._write_paused
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything of an answer has come since the last request was sent."""
+        return self._interim > 0 or bool(self._buffer)
+
     def detach(self) -> bool:
         """Part from the exchange; True if the connection may carry another one, until it has been idle too long."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         self.deadline = NEVER
         if self._state != _DONE or not self.reusable or self.transport.is_closing():
             return False
+        if exchange is not None and exchange.bytes_in and self.transport.get_write_buffer_size():
+            return False  # the target has answered without reading all of the request, and may never
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
@@ -325,7 +337,7 @@ class ServerConnection(asyncio.Protocol):
             self._framing = _NO_BODY
         elif head.chunked:
             self._framing = _CHUNKED
-            self._decoder = chunked.ChunkedDecoder(_HEAD_LIMIT)
+            self._decoder = chunked.ChunkedDecoder(_HEAD_LIMIT, _LINES_LIMIT, padded=True)
         elif head.length is not None:
             self._framing = _LENGTH
             self._left = head.length
@@ -399,7 +411,8 @@ class ServerConnection(asyncio.Protocol):
             return UPSTREAM_PROTOCOL(f"The answer's body is not in the chunked coding: {error}")
         if decoder.done:
             self._done(decoder.rest)
-        return pieces
+        # Small chunks are put together: framed anew each for itself, they would cost a write each.
+        return pieces if len(pieces) < 2 else [b"".join(pieces)]
 
     def _done(self, surplus: bytes) -> None:
         self._state = _DONE
@@ -433,6 +446,8 @@ class ServerConnection(asyncio.Protocol):
             exchange.post(Event.FINISHED)
         elif state == _BODY:
             exchange.post(UPSTREAM_INCOMPLETE("The target closed the connection before its answer was complete."))
+        elif state == _HEAD and self._interim:
+            exchange.post(UPSTREAM_INCOMPLETE("The target sent an interim answer and closed without a final one."))
         elif state == _HEAD:
             how = "reset" if exc is not None else "closed"
             begun = " in the middle of its head" if self._buffer else " without an answer"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devhost_server.deadlines import NEVER, Wheel
+from devhost_server.hangups import Hangups
 
 # RFC 6455 §7.4.1: 1001, going away. From the server unmasked; towards the target masked (§5.3), here with a zero mask.
 _CLOSE_TO_CLIENT: Final = b"\x88\x02\x03\xe9"
@@ -37,6 +38,11 @@ class FrameFollower:
     def between(self) -> bool:
         """Whether the bytes so far end where a message ends."""
         return not self._left and not self._header and not self._fragmented
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether the bytes so far end where a frame ends."""
+        return not self._left and not self._header
 
     def follow(self, data: bytes, *, stop: bool = False) -> int:
         """Take in bytes; give how many belong to whole messages or the one under way.
@@ -122,15 +128,18 @@ class _Side(asyncio.Protocol):
         return True  # the other direction may still have something to say
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._tunnel.hangups.forget(self.transport)
         self._tunnel.side_lost(self)
 
     def pause_writing(self) -> None:
         self.paused = True
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
+            self._tunnel.hangups.watch(self.other.transport)
 
     def resume_writing(self) -> None:
         self.paused = False
+        self._tunnel.hangups.forget(self.other.transport)
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
@@ -151,6 +160,7 @@ class Tunnel:
         "clock",
         "closing",
         "deadline",
+        "hangups",
         "last_moved",
         "visit",
         "was_cut",
@@ -165,6 +175,7 @@ class Tunnel:
         websocket: bool,
         idle: float,
         wheel: Wheel,
+        hangups: Hangups,
         ended: Callable[[], None],
     ) -> None:
         self.websocket = websocket
@@ -173,6 +184,7 @@ class Tunnel:
         self.closing = False  # a drain has asked for the end
         self.was_cut = False
         self.clock = wheel.clock
+        self.hangups = hangups
         self.last_moved = wheel.clock()
         self.deadline = self.last_moved + idle
         self.visit = NEVER
@@ -255,7 +267,13 @@ class Tunnel:
     def expire(self, now: float) -> None:
         """Close a tunnel in which nothing has moved for its idle time."""
         due = self.last_moved + self._idle
-        if self.closing or due <= now:
+        if self.closing:
+            self.deadline = NEVER
+            for side in (self._client, self._target):
+                if side.follower is not None and side.follower.between_frames:
+                    self.tell(side)  # in the middle of a message, which RFC 6455 §5.4 allows
+            self._close()
+        elif due <= now:
             self.deadline = NEVER
             self._close()
             self._client.transport.abort()

@@ -6,6 +6,7 @@ whoever has waited longest; so a request that asked for a new connection may wel
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -22,6 +23,7 @@ from devhost_server.failures import (
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
     DNS_FAILED,
+    OUT_OF_PORTS,
     POOL_FULL,
     TLS_FAILED,
     UPSTREAM_RESET,
@@ -32,6 +34,10 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 
+# What is missing then is ours, not the target's: local ports or addresses, descriptors, memory.
+_OURS: Final = frozenset(
+    (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE)
+)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -251,15 +257,18 @@ class Target:
             return CONNECT_TIMEOUT(f"{where} did not accept a connection within {self.timeouts.connect:g} s.")
         if isinstance(error, socket.gaierror):
             return DNS_FAILED(f"The name {self.host} does not resolve: {error.strerror}.")
-        if isinstance(error, ConnectionRefusedError):
-            return CONNECT_REFUSED(f"{where} refused the connection {after}: nothing listens there.")
+        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+            how = "is not there" if isinstance(error, FileNotFoundError) else f"refused the connection {after}"
+            return CONNECT_REFUSED(f"{where} {how}: nothing listens there.")
+        if error.errno in _OURS:
+            return OUT_OF_PORTS(f"No connection to {where} could be opened: {error.strerror}.")
         if isinstance(error, ssl.SSLError):
             return TLS_FAILED(f"The TLS handshake with {where} failed: {error.reason or error}.")
         return CONNECT_FAILED(f"{where} could not be connected to {after}: {error.strerror or error}.")
 
     def _failed(self, waiter: Waiter, fault: Fault) -> None:
         since = self.cell + TargetCell.FAILING_SINCE
-        if not self.row[since]:
+        if not self.row[since] and fault.failure is not OUT_OF_PORTS:
             self.row[since] = time.time_ns() // 1000
         exchange = waiter.leave()
         if exchange is not None:

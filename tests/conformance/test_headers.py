@@ -1,5 +1,8 @@
 """Header fidelity: order, case, duplicates, bytes; nothing merged, nothing remembered."""
 
+import time
+from email.utils import parsedate_to_datetime
+
 import pytest
 
 from tests.support import ScriptedUpstream, response
@@ -107,3 +110,20 @@ def test_duplicate_singletons_are_never_merged(wire: WireUnderTest, upstream: Sc
         assert upstream.only.headers.all(name) == ['"1"', '"2"']
     else:
         assert answer.status == 400
+
+
+@pytest.mark.case("HD-06")
+def test_an_answer_without_a_date_is_given_one(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    upstream.serve(b"HTTP/1.1 200 Fine\r\nContent-Length: 1\r\n\r\nx")
+    dates = gateway.ask().headers.all("date")
+    assert len(dates) == 1
+    assert abs(parsedate_to_datetime(dates[0]).timestamp() - time.time()) < 3
+
+
+@pytest.mark.case("HH-03")
+@pytest.mark.parametrize("name", ["User-Agent", "Referer", "traceparent"])
+def test_what_the_gateway_only_looks_at_can_be_nominated(
+    gateway: WireUnderTest, upstream: ScriptedUpstream, name: str
+) -> None:
+    gateway.ask(headers={"Connection": name, name: "x"})
+    assert not upstream.only.headers.all(name)

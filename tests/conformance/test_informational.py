@@ -162,3 +162,31 @@ def test_other_interim_answers_are_forwarded(wire: WireUnderTest, upstream: Scri
     answer = wire.ask()
     assert (answer.status, answer.body) == (200, b"done")
     assert [status for status, _ in answer.informational] == [102, 103]
+
+
+@pytest.mark.case("IN-07")
+def test_nothing_is_repeated_once_an_interim_answer_has_come(
+    gateway: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    def script(connection: UpstreamConnection, received: Received) -> None:
+        if received.method == "GET":
+            connection.respond(200)
+            return
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nX")
+        connection.close()
+
+    upstream.serve(script)
+    assert gateway.ask().status == 200  # from now on a warm connection waits
+    client = gateway.send("DELETE", "/item")
+    status, headers = client.read_interim()
+    assert (status, headers.all("content-length")) == (103, []), "RFC 9110 §8.6: an interim answer has no length"
+    gateway.expect_own(client.read_response("DELETE"), 502, "UC")
+    assert [received.method for received in upstream.requests] == ["GET", "DELETE"]
+
+
+@pytest.mark.case("IN-03")
+def test_an_odd_expectation_of_http_1_0_is_ignored(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    client = gateway.connect()
+    client.send(b"GET / HTTP/1.0\r\nHost: wire.test\r\nExpect: foo\r\n\r\n")
+    assert client.read_response().status == 200
+    assert not upstream.only.headers.all("expect")

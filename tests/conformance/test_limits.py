@@ -1,6 +1,7 @@
 """Sizes: what is supported, what is refused, and that neither side of a limit costs much."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 from tests.support import Gateway, Received, ScriptedUpstream, UpstreamConnection, response, wait_until
 from tests.support.door import WireUnderTest, opened
 from tests.support.gateway import rss_kib
-from tests.support.messages import chunk
+from tests.support.messages import chunk, chunked
 from tests.support.waiting import seconds_since
 
 MIB = 1 << 20
@@ -235,3 +236,40 @@ def test_the_connection_behind_a_long_body_still_serves(wire: WireUnderTest, ups
     for _ in range(3):
         client.send(wire.request())
         assert len(client.read_response().body) == MIB
+
+
+@pytest.mark.case("LI-02")
+@pytest.mark.parametrize("size", [1500, 5000, 100_000])
+def test_too_long_a_target_is_414_however_it_comes(small: WireUnderTest, upstream: ScriptedUpstream, size: int) -> None:
+    client = small.connect()
+    client.send_what_fits_or_until_cut(small.request(target="/" + "a" * size))
+    small.expect_refused(client, 414, "TL")
+
+
+@pytest.mark.case("LI-03")
+def test_trailers_are_counted_as_headers_are(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    client = small.connect()
+    body = chunked(b"x", trailers=[(f"X-{number}", "1") for number in range(50)])
+    client.send(small.request("POST", "/", {"Transfer-Encoding": "chunked"}) + body)
+    small.expect_refused(client, 400, "BR", method="POST")
+    assert not upstream.complete_requests
+
+
+@pytest.mark.case("LI-05")
+def test_a_body_too_large_counts_for_its_route(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    client = small.connect()
+    client.send(small.request("POST", "/up", {"Content-Length": "70000"}))
+    answer = small.expect_refused(client, 413, "TL", method="POST")
+    assert answer
+    assert json.loads(answer.body)["route"] == small.entry(answer)["route"] == "wire"
+
+
+@pytest.mark.case("LI-04")
+def test_a_refused_head_is_logged_with_what_it_said(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    client = small.connect()
+    client.send(small.request("PUT", "/many", [(f"X-{number}", "1") for number in range(50)]))
+    answer = small.expect_refused(client, 431, "TL", method="PUT")
+    assert answer
+    entry, document = small.entry(answer), json.loads(answer.body)
+    assert (entry["method"], entry["host"], entry["target"]) == ("PUT", "wire.test", "/many")
+    assert (document["method"], document["host"], document["target"]) == ("PUT", "wire.test", "/many")

@@ -505,3 +505,36 @@ def test_open_tunnels_are_counted(gateway: WireUnderTest, upstream: ScriptedUpst
     wait_until(lambda: metrics().value("devhost_websockets") == 1)
     client.close()
     wait_until(lambda: metrics().value("devhost_websockets") == 0)
+
+
+@pytest.mark.case("WS-04")
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nConnection: close\r\nUpgrade: foo\r\n\r\n",
+        b"HTTP/1.0 101 Switching\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+    ],
+    ids=["without Connection", "Connection: close", "HTTP/1.0"],
+)
+def test_a_switch_that_is_none_is_not_mended(gateway: WireUnderTest, upstream: ScriptedUpstream, head: bytes) -> None:
+    upstream.serve(head)
+    answer = gateway.send(headers={"Connection": "Upgrade", "Upgrade": "foo"}).read_response()
+    gateway.expect_own(answer, 502, "UP")
+
+
+@pytest.mark.case("WS-01")
+def test_h2c_is_taken_out_of_a_list_of_upgrades(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    fields = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c, foo, H2C", "HTTP2-Settings": "AAA"}
+    answer = gateway.ask(headers=fields)
+    assert answer.status == 200
+    assert upstream.only.headers.all("upgrade") == ["foo"]
+    assert not upstream.only.headers.all("http2-settings")
+
+
+@pytest.mark.case("WS-03")
+def test_426_says_what_to_upgrade_to(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    upstream.serve(response(426, {"Upgrade": "foo/2", "Connection": "Upgrade"}, b"no"))
+    answer = gateway.ask()
+    assert (answer.status, answer.headers["Upgrade"]) == (426, "foo/2")
+    assert "upgrade" in answer.headers.tokens("connection")

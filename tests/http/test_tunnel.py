@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -15,6 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from devhost_server.deadlines import TICK, Wheel
+from devhost_server.hangups import Hangups
 from devhost_server.http.tunnel import FrameFollower, Tunnel
 from tests.http import near_http
 
@@ -24,6 +25,11 @@ GOING_AWAY = 1001
 
 SIZES = [0, 1, 2, 125, 126, 127, 300, 65535, 65536]
 payloads = st.one_of(st.binary(max_size=8), st.sampled_from(SIZES).map(bytes))
+
+
+def unmoved(wheel: Wheel | None = None) -> dict[str, Any]:
+    """What a tunnel is given besides, where no time passes and nobody asks for its end."""
+    return {"wheel": wheel or Wheel(lambda: 0.0), "hangups": Hangups(), "ended": lambda: None}
 
 
 @st.composite
@@ -173,7 +179,7 @@ def test_a_close_comes_between_two_frames_and_nothing_behind_it(
     client, target = Pipe(), Pipe()
     now = 0.0
     wheel = Wheel(lambda: now)
-    tunnel = Tunnel(client, target, websocket=True, idle=60, wheel=wheel, ended=lambda: None)
+    tunnel = Tunnel(client, target, websocket=True, idle=60, **unmoved(wheel))
     up_stream, down_stream = b"".join(encoded(up, masked=True)), b"".join(encoded(down, masked=False))
     up_pieces = near_http.pieces(up_stream, data.draw(near_http.cuts(len(up_stream))))
     down_pieces = near_http.pieces(down_stream, data.draw(near_http.cuts(len(down_stream))))
@@ -195,7 +201,9 @@ def test_a_close_comes_between_two_frames_and_nothing_behind_it(
 
 def test_a_frame_under_way_is_let_through_before_the_close() -> None:
     client, target = Pipe(), Pipe()
-    tunnel = Tunnel(client, target, websocket=True, idle=60, wheel=Wheel(lambda: 0.0), ended=lambda: None)
+    tunnel = Tunnel(
+        client, target, websocket=True, idle=60, wheel=Wheel(lambda: 0.0), hangups=Hangups(), ended=lambda: None
+    )
     first, second = encoded([Frame(Opcode.TEXT, b"one"), Frame(Opcode.TEXT, b"two")], masked=False)
     tunnel.open(b"", b"")
     target.receive(first[:3])
@@ -208,7 +216,9 @@ def test_a_frame_under_way_is_let_through_before_the_close() -> None:
 
 def test_told_twice_is_told_once() -> None:
     client, target = Pipe(), Pipe()
-    tunnel = Tunnel(client, target, websocket=True, idle=60, wheel=Wheel(lambda: 0.0), ended=lambda: None)
+    tunnel = Tunnel(
+        client, target, websocket=True, idle=60, wheel=Wheel(lambda: 0.0), hangups=Hangups(), ended=lambda: None
+    )
     tunnel.open(b"", b"")
     assert tunnel.close_going_away()
     assert tunnel.close_going_away()
@@ -217,7 +227,9 @@ def test_told_twice_is_told_once() -> None:
 
 def test_what_is_no_websocket_cannot_be_told() -> None:
     client, target = Pipe(), Pipe()
-    tunnel = Tunnel(client, target, websocket=False, idle=60, wheel=Wheel(lambda: 0.0), ended=lambda: None)
+    tunnel = Tunnel(
+        client, target, websocket=False, idle=60, wheel=Wheel(lambda: 0.0), hangups=Hangups(), ended=lambda: None
+    )
     tunnel.open(b"", b"")
     assert not tunnel.close_going_away()
     assert not tunnel.closing
@@ -256,7 +268,13 @@ class Joined:
             transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
             self.near.append(transport)
         self.tunnel = Tunnel(
-            self.near[0], self.near[1], websocket=websocket, idle=idle, wheel=self.wheel, ended=self._ended
+            self.near[0],
+            self.near[1],
+            websocket=websocket,
+            idle=idle,
+            wheel=self.wheel,
+            hangups=Hangups(),
+            ended=self._ended,
         )
         self.tunnel.open(up, down)
 
