@@ -227,6 +227,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._wheel.turn()
         if self._tick_count % _FLUSH_TICKS == 0:
             self._gateway.accounts.log.flush()
+        self._gateway.hangups.look()
         self._gateway.write_gauges()
         if self._board[Board.GENERATION] != self._row[Slot.GENERATION]:
             self._begin_reload()
