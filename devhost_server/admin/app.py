@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devhost_server.admin import documents, guard
-from devhost_server.admin.replies import ProblemError, answer, json_answer
+from devhost_server.admin.replies import Edition, ProblemError, answer, json_answer
 from devhost_server.observe.metrics import Scrape, content_type, render, wants_openmetrics
 from devhost_server.observe.processes import Usages
 from devhost_server.observe.publication import Publication
@@ -34,6 +34,15 @@ RELOAD_POLL: Final = 0.02
 RELOAD_BOUND: Final = 30.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+# What later versions serve: methods, path, and what is said until then.
+UNBUILT: Final = (
+    (("GET",), "/", "The dashboard is"),
+    (("GET",), "/api/events", "Events are"),
+    (("GET",), "/api/events/stream", "Events are"),
+    (("POST",), "/api/explain", "Explaining a request is"),
+    (("PUT", "DELETE"), "/api/routes/{name}", "Dynamic routes are"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class Admin:
             raise _not_ready("The gateway is draining: it finishes what it has and takes no new work.")
         if not view.is_serving():
             raise _not_ready("No worker is ready yet.")
-        return json_answer(request, {"status": "ready", "generation": view.board(Board.GENERATION)})
+        return self._json(request, {"status": "ready", "generation": view.board(Board.GENERATION)})
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -95,20 +104,27 @@ class Admin:
         facts, view, now = self.facts, self.reader.view(), time.time()
         report = self.reader.report()
         document = documents.status(view, report, version=facts.version, master=facts.master, now=now)
-        return json_answer(request, document)
+        return self._json(request, document)
 
     async def routes(self, request: Request) -> Response:
         """Describe the routes."""
-        return json_answer(request, documents.routes(self.reader.view()))
+        return self._json(request, documents.routes(self.reader.view()))
 
     async def upstreams(self, request: Request) -> Response:
         """Describe the upstreams."""
         view = self.reader.view()
-        return json_answer(request, {"generation": view.served.generation, "upstreams": documents.upstreams(view)})
+        return self._json(request, {"generation": view.served.generation, "upstreams": documents.upstreams(view)})
 
     async def config(self, request: Request) -> Response:
         """Give the configuration that is served."""
-        return json_answer(request, documents.config(self.reader.view()))
+        return self._json(request, documents.config(self.reader.view()))
+
+    def _edition(self) -> Edition:
+        served = self.reader.view().served
+        return Edition(served.instance, served.generation)
+
+    def _json(self, request: Request, content: object, status: int = 200) -> Response:
+        return json_answer(request, content, self._edition(), status)
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
@@ -116,9 +132,10 @@ class Admin:
         """Have the configuration read again, and answer with how that went."""
         if self._is_stopping():
             raise _not_ready("The gateway is stopping and does not reload any more.")
-        report = await self._reloaded()
+        self._demand_edition(request)
+        report = documents.reload(await self._reloaded())
         if report["result"] == "ok":
-            return json_answer(request, report)
+            return self._json(request, report)
         raise ProblemError(422, "The configuration was not accepted; the one before still serves.", members=report)
 
     async def _reloaded(self) -> documents.Json:
@@ -137,10 +154,18 @@ class Admin:
 
     async def drain(self, request: Request) -> Response:
         """Begin a graceful stop. Asked again, it does nothing: a second signal would cut what is in flight."""
+        self._demand_edition(request)
         if not self.drain_requested and not self._is_draining():
             self._signal(signal.SIGTERM)
         self.drain_requested = True
-        return json_answer(request, {"state": "draining"}, status=202)
+        return self._json(request, {"state": "draining"}, status=202)
+
+    def _demand_edition(self, request: Request) -> None:
+        """Refuse a change that was meant for another configuration than the one that is served (RFC 9110 §13.1.1)."""
+        edition = self._edition()
+        if not edition.is_named(request.headers.getlist("if-match")):
+            sentence = f"The gateway serves generation {edition.generation}, which If-Match does not name."
+            raise ProblemError(412, sentence, members={"generation": edition.generation})
 
     def _is_draining(self) -> bool:
         return self.scoreboard.board[Board.DRAINING] != 0
@@ -191,7 +216,8 @@ class Admin:
             routes=[
                 Route(path, endpoint if method == "GET" else self.authorise(endpoint), methods=[method])
                 for (method, path), endpoint in table.items()
-            ],
+            ]
+            + [Route(path, _unbuilt(what, served), methods=list(methods)) for methods, path, what in UNBUILT],
             exception_handlers={
                 ProblemError: _problem,
                 HTTPException: _http_problem(served),
@@ -232,6 +258,13 @@ def _demand_token(authorization: str | None, token: str) -> None:
             "Changes need the token of admin.token, sent as Authorization: Bearer TOKEN.",
             headers={"WWW-Authenticate": f'Bearer realm="devhost-server"{error}'},
         )
+
+
+def _unbuilt(what: str, served: str) -> Endpoint:
+    async def refuse(_request: Request) -> Response:
+        raise ProblemError(501, f"{what} not built in this version. There are: {served}.")
+
+    return refuse
 
 
 def _problem(_request: Request, error: Exception) -> Response:

@@ -42,8 +42,13 @@ def status(view: View, report: Json | None, *, version: str, master: int, now: f
         "pid": master,
         "workers": [worker(slot, row, now) for slot, row in view.workers().items()],
         "upstreams": upstreams(view),
-        "last_reload": report,
+        "last_reload": None if report is None else reload(report),
     }
+
+
+def reload(report: Json) -> Json:
+    """Describe a reload; which request it served is between the master and this process."""
+    return {key: value for key, value in report.items() if key != "served_request"}
 
 
 def worker(slot: int, row: memoryview, now: float) -> Json:

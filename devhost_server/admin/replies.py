@@ -1,6 +1,7 @@
 """How the admin listener answers: JSON with a validator, and problem documents (RFC 9457) for everything that fails."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from http import HTTPStatus
 
@@ -36,10 +37,32 @@ def answer(body: bytes, media_type: str, status: int = 200, headers: Mapping[str
     return Response(body, status, {**_HEADERS, "Content-Type": media_type, **(headers or {})})
 
 
-def json_answer(request: Request, content: object, status: int = 200) -> Response:
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Which configuration an answer is about: the instance of the gateway and the generation that it serves."""
+
+    instance: str
+    generation: int
+
+    def tag(self, body: bytes) -> str:
+        """Give the strong ETag of an answer: it names the edition, and what else is in the answer by a digest."""
+        return f'"{self.instance}.{self.generation}.{blake2b(body, digest_size=12).hexdigest()}"'
+
+    def is_named(self, values: list[str]) -> bool:
+        """Tell whether If-Match values allow a change of this edition; without any, every change is allowed.
+
+        Compared is what a change replaces, the configuration: what else is in a tag follows load and health. Its
+        generation alone is a name too. Weak tags match nothing (RFC 9110 §13.1.1).
+        """
+        named = [entry.strip() for value in values for entry in value.split(",")]
+        mine = f'"{self.instance}.{self.generation}.'
+        return not values or any(each in {"*", f'"{self.generation}"'} or each.startswith(mine) for each in named)
+
+
+def json_answer(request: Request, content: object, edition: Edition, status: int = 200) -> Response:
     """Give `content` as JSON with a strong ETag; a read that already has it gets 304 (RFC 9110 §13.1.2)."""
     body = orjson.dumps(content)
-    tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    tag = edition.tag(body)
     if request.method in {"GET", "HEAD"} and has_tag(request.headers.getlist("if-none-match"), tag):
         return Response(status_code=304, headers={**_HEADERS, "ETag": tag})
     return answer(body, "application/json", status, {"ETag": tag})

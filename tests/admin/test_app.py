@@ -187,11 +187,27 @@ def test_what_changes_something_cannot_be_read(client: httpx.Client, path: str) 
     assert response.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/api", "/api/routes/", "/healthz/", "//healthz", "/%68ealthy"])
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/routes/", "/healthz/", "/healthz//", "/%68ealthy"])
 def test_everything_else_is_404_and_says_what_there_is(client: httpx.Client, path: str) -> None:
     detail = str(problem(client.get(path), 404)["detail"])
     assert "GET /healthz" in detail
     assert "POST /api/reload" in detail
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/api/events"),
+        ("GET", "/api/events/stream"),
+        ("POST", "/api/explain"),
+        ("PUT", "/api/routes/web"),
+        ("DELETE", "/api/routes/web"),
+    ],
+)
+def test_what_later_versions_serve_is_said_to_be_missing(client: httpx.Client, method: str, path: str) -> None:
+    detail = str(problem(client.request(method, path, content=b"{}"), 501)["detail"])
+    assert "not built in this version. There are: GET /healthz" in detail
 
 
 def test_garbage_is_refused_and_the_next_connection_served(reading: Served) -> None:
@@ -286,12 +302,36 @@ def test_a_reload_that_succeeds(client: httpx.Client, shared: Shared) -> None:
         "result": "ok",
         "at": "2026-11-21T07:00:00.000Z",
         "generation": 2,
-        "served_request": 1,
         "errors": [],
         "duration_ms": 12.3,
         "trigger": "api",
     }
     assert client.get("/api/status").json()["last_reload"] == response.json()
+
+
+@pytest.mark.parametrize("path", ["/api/config", "/api/routes", "/api/status"])
+def test_a_change_can_be_bound_to_what_was_read(client: httpx.Client, shared: Shared, path: str) -> None:
+    read = client.get(path).headers["etag"]
+    shared.worker(0).exchange("api", "http://127.0.0.1:8000")  # load and health are no part of it
+    for change in CHANGES:
+        document = problem(client.post(change, headers={"If-Match": '"other"'}), 412)
+        assert document["generation"] == 1
+        assert "generation 1" in str(document["detail"])
+    assert shared.board[Board.RELOAD_REQUESTS] == shared.board[Board.DRAINING] == 0
+    assert client.post("/api/reload", headers={"If-Match": read}).status_code == 200
+    shared.publish(2, domain="other.localhost")
+    problem(client.post("/api/reload", headers={"If-Match": read}), 412)
+    for current in (client.get(path).headers["etag"], '"2"', "*"):
+        assert client.post("/api/reload", headers={"If-Match": current}).status_code == 200
+
+
+def test_a_drain_can_be_bound_to_what_was_read() -> None:
+    shared = Shared()
+    shared.publish()
+    with served(shared) as gateway:
+        problem(gateway.client.post("/api/drain", headers={"If-Match": '"2"'}), 412)
+        assert gateway.client.get("/api/status").json()["state"] != "draining"
+        assert gateway.client.post("/api/drain", headers={"If-Match": '"1"'}).status_code == 202
 
 
 def test_a_reload_that_fails_gives_the_errors() -> None:
@@ -315,7 +355,7 @@ def test_each_request_waits_for_a_reload_that_began_after_it() -> None:
         with client_of(listener) as client:
             began = shared.board[Board.RELOAD_REQUESTS]
             answer = client.post("/api/reload").json()
-            assert answer["served_request"] > began
+            assert shared.board[Board.RELOAD_SERVED] > began
             return int(answer["generation"])
 
     with served(shared, on_reload=slowly) as gateway, concurrent.futures.ThreadPoolExecutor(6) as pool:
