@@ -1,7 +1,8 @@
-"""What a fork must settle: signals that come at the wrong moment, and variables that are meant for other servers."""
+"""What is settled at a start or a fork: closed streams, ill-timed signals, variables meant for other servers."""
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Final
 
@@ -21,6 +22,21 @@ _FOR_THE_MASTER: Final = (
     signal.SIGTTOU,
     signal.SIGWINCH,
 )
+
+
+def open_missing_streams() -> None:
+    """Open /dev/null in place of standard input, output and error that are closed; to be called first of all.
+
+    Otherwise the next files that are opened, sockets perhaps, get their numbers, and whatever is written to stdout or
+    stderr goes there.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free, which is this
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 -- for as long as the process lives
 
 
 def hold_signals() -> None:

@@ -67,7 +67,7 @@ def test_a_command_needs_nothing_but_python_and_what_it_installs(command: str) -
     assert words <= {"python3", ".venv/bin/pip", ".venv/bin/devhost-server", ".venv/bin/pytest"}
     assert command.endswith((".venv/bin/devhost-server", ".venv/bin/pytest -n 2"))
     project = pyproject()
-    assert project["project"]["scripts"] == {"devhost-server": "devhost_server.cli:main"}
+    assert project["project"]["scripts"] == {"devhost-server": "devhost_server.__main__:main"}
     for group in re.findall(r"--group (\S+)", command):
         assert group in project["dependency-groups"]
 

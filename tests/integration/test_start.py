@@ -354,6 +354,21 @@ def test_proxy_variables_have_no_effect_on_traffic_or_commands(trap: ScriptedUps
     assert trap.connections == []
 
 
+@pytest.mark.parametrize("closed", ["<&- >&-", "2>&-", "<&- >&- 2>&-"], ids=["in and out", "err", "all"])
+def test_closed_standard_streams_change_nothing(closed: str) -> None:
+    with EchoGateway(prefix=("sh", "-c", f'exec "$0" "$@" {closed}'), log={"access": "stdout"}) as gateway:
+        assert gateway.get().status == 200
+        assert gateway.reload()[0] == 200
+        for pid in gateway.processes():
+            sockets = [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)]
+            assert not any(link.startswith("socket:") for link in sockets)
+        gateway.term()
+        assert gateway.wait(5) == 0
+        if "2>" not in closed:
+            assert gateway.receipt == (0, 0, 0)
+            assert "Assertion" not in gateway.stderr()
+
+
 # -- a start that is called off ----------------------------------------------------------------------------------------
 
 
