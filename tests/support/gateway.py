@@ -1,6 +1,7 @@
 """The program under test as an operator runs it: its own process, a configuration file, signals, log files."""
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -24,6 +25,10 @@ from tests.support.net import accepts, free_port
 from tests.support.waiting import wait_until
 
 Config = Mapping[str, Any]
+
+# In front of the command, so that the kernel kills the master with a test run that is itself killed; the rest follows
+# its master by itself. The thread that starts a gateway has to live as long as the gateway does.
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # What must never be on stderr, whatever a client or an upstream does.
 _COMPLAINTS = re.compile(
@@ -168,7 +173,7 @@ class Gateway:
         """Start the process without waiting for it."""
         with (self.directory / "stdout").open("ab") as out, (self.directory / "stderr").open("ab") as err:
             self.process = subprocess.Popen(
-                [*self.command, "run"],
+                [*_tie(), *self.command, "run"],
                 cwd=self.directory,
                 env=self.full_environment,
                 stdin=subprocess.DEVNULL,
@@ -340,6 +345,16 @@ class Gateway:
                         os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
+
+
+@functools.cache
+def _tie() -> tuple[str, ...]:
+    """What ties a process to this one, where there is such a command."""
+    try:
+        works = subprocess.run([*_TIED, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        works = False
+    return _TIED if works else ()
 
 
 def _read(path: Path) -> str:
