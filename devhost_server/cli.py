@@ -6,6 +6,8 @@ running gateway, or tell it something, do so through its admin listener.
 Exit codes: 0 done; 1 bad configuration, failed start or no answer; 2 usage; 3 (of `run`) something was cut.
 """
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -13,11 +15,15 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
 import click
+from pydantic import ValidationError
 
 from devhost_server import __version__
+from devhost_server.admin import shapes
+from devhost_server.admin.shapes import Shape
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
 from devhost_server.config.layers import gather
 from devhost_server.config.schema import json_schema
@@ -30,6 +36,8 @@ from devhost_server.units import printable
 # How long a gateway may take to answer. A reload is done when every worker serves it, which a busy machine delays.
 READ_TIMEOUT: Final = 10.0
 RELOAD_TIMEOUT: Final = 60.0
+# How writing to stdout or stderr fails, but for a pipe that nobody reads any more.
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 HELP: Final = """\
 A team-shared staging gateway: routes hosts and paths to upstreams, and says why when one is down.
@@ -120,7 +128,23 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line (the console script)."""
-    cli(prog_name="devhost-server")
+    try:
+        cli(prog_name="devhost-server")
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _give_up_output(error)
+
+
+def _give_up_output(error: OSError) -> NoReturn:
+    """End with a sentence, if even that can be written; for a reader who went away, click ends without one."""
+    with contextlib.suppress(OSError):
+        click.echo(f"the output cannot be written: {(error.strerror or str(error)).lower()}", err=True)
+    # What is left in the buffers would fail once more when the interpreter ends, which makes a report and a code of it.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    sys.exit(1)
 
 
 # --- what files are enough for ---------------------------------------------------------------------------------------
@@ -279,8 +303,10 @@ def _short(value: Any) -> str:
 
 
 @config_group.command("schema")
-def config_schema() -> None:
+@json_option
+def config_schema(*, as_json: bool) -> None:
     """Print the JSON Schema, for editors."""
+    # It is JSON either way; scripts give --json to every verb that reads.
     _print_json(json_schema())
 
 
@@ -358,8 +384,14 @@ def _admin_url(url: str) -> Bind:
         raise click.BadParameter(message, param_hint="--admin") from None
 
 
-def _ask(method: str, path: str, *, accept: Iterable[int] = (), timeout: float | None = None) -> tuple[int, Any]:
-    """Call the running gateway; anything but success or a status in `accept` ends the program with a sentence."""
+def _ask(
+    method: str, path: str, shape: type[Shape], refused: type[Shape] | None = None, timeout: float | None = None
+) -> tuple[bool, Any]:
+    """Call the running gateway; tell whether it did what was asked, and what it said.
+
+    Success has to be of `shape`. A refusal (422) may be an answer too, of the shape `refused`. All else ends the
+    program with a sentence.
+    """
     gateway, timeout = _gateway(), timeout or READ_TIMEOUT
     try:
         status, answer = gateway.call(method, path, timeout)
@@ -368,21 +400,34 @@ def _ask(method: str, path: str, *, accept: Iterable[int] = (), timeout: float |
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         _fail(f"no gateway answers on {gateway.bind} ({reason}); start one, or name its admin listener with --admin")
-    except ValueError as error:
-        _fail(f"what answers on {gateway.bind} is not a devhost-server: {error}")
-    if 200 <= status < 300 or status in accept:
-        return status, answer
+    except (ValueError, RecursionError) as error:
+        _fail(f"what answers on {gateway.bind} is not a devhost-server: {printable(str(error))}")
+    done = 200 <= status < 300
+    expected = shape if done else refused if status == HTTPStatus.UNPROCESSABLE_ENTITY else None
+    if expected is not None:
+        if not _is_of(expected, answer):
+            _fail(f"what answers on {gateway.bind} is not a devhost-server: its answer to {method} {path} is not one's")
+        return done, answer
     if status in (401, 403):
         _fail(f"the gateway on {gateway.bind} wants a token that is not the admin.token of this configuration")
     detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
-    _fail(f"the gateway on {gateway.bind} answered {status} to {method} {path}{f': {detail}' if detail else ''}")
+    reason = f": {printable(str(detail))}" if detail else ""
+    _fail(f"the gateway on {gateway.bind} answered {status} to {method} {path}{reason}")
+
+
+def _is_of(shape: type[Shape], answer: Any) -> bool:
+    try:
+        shape.model_validate(answer)
+    except ValidationError:
+        return False
+    return True
 
 
 @cli.command()
 @json_option
 def routes(*, as_json: bool) -> None:
     """Print the routes of the running gateway."""
-    _, answer = _ask("GET", "/api/routes")
+    _, answer = _ask("GET", "/api/routes", shapes.Routes)
     if as_json:
         _print_json(answer)
         return
@@ -397,7 +442,7 @@ def status(*, as_json: bool) -> None:
 
     Its workers, the connections to its upstreams, and how the last reload went.
     """
-    _, answer = _ask("GET", "/api/status")
+    _, answer = _ask("GET", "/api/status", shapes.Status)
     if as_json:
         _print_json(answer)
     else:
@@ -411,18 +456,16 @@ def reload_command(*, as_json: bool) -> None:
 
     Done when every worker serves it. If something is wrong with it, the gateway keeps what it has.
     """
-    code, answer = _ask("POST", "/api/reload", accept=(422,), timeout=RELOAD_TIMEOUT)
-    answer = answer if isinstance(answer, dict) else {}
+    done, answer = _ask("POST", "/api/reload", shapes.Reloaded, shapes.NotReloaded, RELOAD_TIMEOUT)
     if as_json:
         _print_json(answer)
-    elif code != 422:
-        click.echo(f"reloaded: every worker serves generation {answer.get('generation', '?')}")
+    elif done:
+        click.echo(f"reloaded: every worker serves generation {answer['generation']}")
     else:
-        errors = answer.get("errors") or [answer.get("detail") or answer.get("title") or "no reason was given"]
-        for error in errors:
-            click.echo(printable(str(error)), err=True)
+        for error in answer["errors"]:
+            click.echo(printable(error), err=True)
         click.echo("not reloaded: the configuration from before keeps serving", err=True)
-    sys.exit(1 if code == 422 else 0)
+    sys.exit(0 if done else 1)
 
 
 @cli.command()
@@ -432,9 +475,9 @@ def drain(*, as_json: bool) -> None:
 
     It finishes what is in flight, for as long as server.drain allows, and then ends.
     """
-    _, answer = _ask("POST", "/api/drain")
+    _, answer = _ask("POST", "/api/drain", shapes.Draining)
     if as_json:
-        _print_json(answer if answer is not None else {})
+        _print_json(answer)
     else:
         click.echo("draining: no new work is taken once drain.delay has passed; watch with `devhost-server status`")
 
@@ -516,14 +559,21 @@ def status_text(status: Mapping[str, Any]) -> str:
         [
             upstream["name"],
             *(target.get(name) for name in ("url", "in_flight", "connections_active", "connections_idle")),
+            _health(target),
         ]
         for upstream in status.get("upstreams", ())
         for target in upstream.get("targets", ())
     ]
     parts = [printable(summary), "", table(["worker", *(name.replace("_", " ") for name in columns[1:])], workers)]
     if targets:
-        parts += ["", table(("upstream", "target", "in flight", "active", "idle"), targets)]
+        parts += ["", table(("upstream", "target", "in flight", "active", "idle", "state"), targets)]
     return "\n".join([*parts, *_last_reload(status.get("last_reload"))])
+
+
+def _health(target: Mapping[str, Any]) -> str:
+    if target.get("failing_since"):
+        return f"down since {target['failing_since']}"
+    return "up" if target.get("up") else "not tried yet"
 
 
 def _last_reload(reload: Mapping[str, Any] | None) -> list[str]:

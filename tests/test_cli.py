@@ -178,6 +178,7 @@ def test_config_diff():
 
 def test_config_schema_is_json():
     assert json.loads(run("config", "schema").stdout)["title"] == "devhost-server configuration"
+    assert run("config", "schema", "--json").stdout == run("config", "schema").stdout
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,35 @@ def test_the_module_is_the_command():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "arguments",
+    [("check",), ("check", "--json"), ("config", "show"), ("config", "schema"), ("--help",), ("--version",)],
+)
+def test_a_full_disk_is_said(arguments):
+    command = [sys.executable, "-m", "devhost_server", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (1, "the output cannot be written: no space left on device\n")
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=30, check=False).returncode == 1
+
+
+def test_errors_that_cannot_be_written_are_errors_still():
+    with Path("/dev/full").open("w") as full:
+        for arguments in (("--env", "prod", "check"), ("chekc",), ("status", "--admin", "unix:/nope")):
+            command = [sys.executable, "-m", "devhost_server", *arguments]
+            assert subprocess.run(command, stderr=full, timeout=30, check=False).returncode in (1, 2)
+
+
+def test_a_reader_who_leaves_is_told_nothing():
+    command = [sys.executable, "-m", "devhost_server", "config", "schema"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_checking_loads_nothing_that_serves():
     heavy = "asyncio", "gunicorn", "uvicorn", "uvloop", "httpx", "starlette", "prometheus_client", "ssl"
     code = f"import sys, devhost_server.cli; print([name for name in {heavy!r} if name in sys.modules])"
@@ -287,7 +317,17 @@ STATUS = {
     "upstreams": [
         {
             "name": "api",
-            "targets": [{"url": "http://a:1", "in_flight": 1, "connections_active": 1, "connections_idle": 4}],
+            "targets": [
+                {
+                    "url": f"http://{name}:1",
+                    "in_flight": 1,
+                    "connections_active": 1,
+                    "connections_idle": 4,
+                    "up": up,
+                    "failing_since": since,
+                }
+                for name, up, since in (("a", True, None), ("b", False, "2026-11-21T06:00:00Z"), ("c", None, None))
+            ],
         }
     ],
     "last_reload": {"result": "failed", "at": "2026-11-21T06:00:00Z", "generation": 3, "errors": ["x.yaml:1:1: no"]},
@@ -302,7 +342,7 @@ class Admin:
             "GET /api/routes": (200, ROUTES),
             "GET /api/status": (200, STATUS),
             "POST /api/reload": (200, {"result": "ok", "generation": 4}),
-            "POST /api/drain": (202, None),
+            "POST /api/drain": (202, {"state": "draining"}),
         }
         self.tokens: list[str | None] = []
         self.address = ""
@@ -374,7 +414,11 @@ def test_status(admin):
         ["0", "78", "ready", "3", "14", "2", "1", "0"]
     ]
     assert "WORKER" in text
-    assert "http://a:1" in text
+    assert [line.partition("4  ")[2].strip() for line in text.splitlines() if line.startswith("api ")] == [
+        "up",
+        "down since 2026-11-21T06:00:00Z",
+        "not tried yet",
+    ]
     assert "last reload: failed at 2026-11-21T06:00:00Z, generation 3\n  x.yaml:1:1: no\n" in text
     assert json.loads(run("status", "--json", "--admin", admin.address).stdout) == STATUS
 
@@ -448,6 +492,33 @@ def test_nothing_listens():
 def test_answers_that_do_not_help(admin, answer, says):
     admin.answers["GET /api/status"] = answer
     assert says in run("status", "--admin", admin.address, code=1).stderr
+
+
+@pytest.mark.parametrize("status", [200, 202, 422])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"null",
+        b"{" + b'"generation": 1}',
+        b'{"result": "failed", "generation": 2}',
+        b'{"result": "ok", "generation": "2"}',
+        b'{"state": "running", "errors": "x"}',
+        b'{"generation": 1, "routes": [{"name": "a"}], "workers": [1], "errors": [1]}',
+        b"[" * 100_000,
+    ],
+)
+def test_another_server_is_never_believed(admin, status, body):
+    for verb, call in (("routes", "GET"), ("status", "GET"), ("reload", "POST"), ("drain", "POST")):
+        admin.answers[f"{call} /api/{verb}"] = (status, body)
+        for more in ((), ("--json",)):
+            result = run(verb, "--admin", admin.address, *more, code=1)
+            assert result.stdout == ""
+            if status != 422 or verb == "reload" or body.startswith(b"[["):
+                assert "is not a devhost-server" in result.stderr
 
 
 def test_what_is_no_http_is_no_gateway():
