@@ -50,19 +50,45 @@ class RouteMatch:
         return len(self.headers) + bool(self.methods)
 
 
-def ambiguities(routes: Iterable[RouteMatch]) -> list[tuple[str, str, str]]:
-    """Pairs of routes that rank equally and that one request can satisfy, each with a sentence that says where."""
-    peers: dict[tuple[str, bytes, int], list[RouteMatch]] = defaultdict(list)
-    found = []
+@dataclass(frozen=True)
+class Ambiguity:
+    """Routes that rank equally, each with another of them that one request can satisfy as well; and where they do."""
+
+    routes: tuple[str, ...]
+    hosts: tuple[str, ...]
+    path: str
+
+
+def ambiguities(routes: Iterable[RouteMatch]) -> list[Ambiguity]:
+    """Find all ambiguities. Routes are named in the order in which they are given.
+
+    Groups instead of pairs: of 400 routes that differ by nothing but which header they want, there are 79,800.
+    """
+    ranks: dict[tuple[str, bytes, int], list[list[RouteMatch]]] = defaultdict(list)
+    order: dict[str, int] = {}
     for route in routes:
+        order[route.name] = len(order)
         for host in dict.fromkeys(route.hosts):
             rank = (host, _prefix(route.path), route.conditions)
-            for other in peers[rank]:
-                if _overlap(route, other):
-                    where = f"both answer host {host} path {route.path} and neither is more specific"
-                    found.append((other.name, route.name, where))
-            peers[rank].append(route)
-    return found
+            ranks[rank] = _grouped(ranks[rank], route)
+    hosts: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (host, _, _), groups in ranks.items():
+        for group in groups:
+            if len(group) > 1:
+                names = tuple(sorted((each.name for each in group), key=order.__getitem__))
+                hosts[group[0].path, names].append(host)
+    return [Ambiguity(names, tuple(shared), path) for (path, names), shared in hosts.items()]
+
+
+def _grouped(groups: list[list[RouteMatch]], route: RouteMatch) -> list[list[RouteMatch]]:
+    """Add a route: it makes one group of all in which it overlaps another."""
+    apart, together = [], []
+    for group in groups:
+        if any(_overlap(route, other) for other in group):
+            together += group
+        else:
+            apart.append(group)
+    return [*apart, [*together, route]]
 
 
 def _overlap(a: RouteMatch, b: RouteMatch) -> bool:

@@ -10,6 +10,13 @@ from typing import Any, Final
 
 MASK: Final = "********"
 
+# Parameters of a URL, as the access log and error pages show them: both are read by more people than a request is meant
+# for, and rather hide a harmless value than show one that opens a door.
+PARAMETER_WORDS: Final = r"token|secret|passw|pwd|api[_-]?key|signature|credential|session|jwt|auth|bearer|csrf"
+"""A parameter whose name holds one of these is a secret; a pattern without groups."""
+PARAMETER_NAMES: Final = r"sig|sas|sid|pass|key|code"
+"""Names that are a secret's if they are just this."""
+
 _SECRET_KEY: Final = re.compile(
     r"(?:^|[-_])(?:token|password|passwd|secret|authorization|cookie|api[-_]?key)(?:$|[-_])", re.IGNORECASE
 )

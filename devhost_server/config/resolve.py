@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
-from typing import Any
+from typing import Any, Final
 
 from devhost_server.config.models import Document, RouteOptions, RouteSection, ServerOptions, Settings
 from devhost_server.config.problems import Problem
@@ -12,6 +12,9 @@ from devhost_server.options import Bind, host_name, parse_bind
 from devhost_server.routing import RouteMatch, ambiguities
 from devhost_server.units import quote
 from devhost_server.upstream.options import UpstreamDefaults, UpstreamOptions
+
+# How many routes of a larger tie are named beside the first two; all of them would hide what else is wrong.
+_NAMED_TIES: Final = 3
 
 
 def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Settings:
@@ -133,10 +136,16 @@ def _ties(validated: Validated) -> Iterator[tuple[Path, str]]:
         RouteMatch(name, route.hosts, route.path, frozenset(route.methods), tuple(sorted(route.headers.items())))
         for name, route in _routes_with_hosts(validated)
     ]
-    for first, second, reason in ambiguities(matches):
-        node, _ = find(validated.tree, ("routes", first))
-        tie = f"a tie with the route {first} ({node.key_at}): {reason}"
-        yield ("routes", second), f"{tie}; make one more specific by host, path, methods or headers"
+    for tie in ambiguities(matches):
+        first, second, *others = tie.routes
+        places = {name: find(validated.tree, ("routes", name))[0].key_at for name in (first, *others[:_NAMED_TIES])}
+        named = ", ".join(f"{name} ({place})" for name, place in places.items())
+        more = len(others) - _NAMED_TIES
+        whom = f"routes {named}{f' and {more} more' if more > 0 else ''}" if others else f"route {named}"
+        elsewhere = f" (and {len(tie.hosts) - 1} more)" if len(tie.hosts) > 1 else ""
+        how = "and none is more specific than another" if others else "and neither is more specific"
+        where = f"{'all' if others else 'both'} answer host {tie.hosts[0]}{elsewhere} path {tie.path} {how}"
+        yield ("routes", second), f"a tie with the {whom}: {where}; set them apart by host, path, methods or headers"
 
 
 def _routes_with_hosts(validated: Validated) -> Iterator[tuple[str, RouteOptions]]:

@@ -15,6 +15,8 @@ from typing import Final
 
 import orjson
 
+from devhost_server import secrecy
+
 HTML: Final = b"text/html; charset=utf-8"
 PROBLEM: Final = b"application/problem+json"
 
@@ -114,8 +116,8 @@ def _quality(ranges: dict[bytes, float], media_type: bytes) -> float:
 # Both are linear in a hostile text: a match can begin only behind a delimiter, and never runs across the next one.
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _SECRET_PARAMETER = re.compile(
-    r"(?i)(?<=[?&;])([^?=&;#\s]*(?:token|secret|passw|pwd|api[_-]?key|signature|credential|session|jwt|auth)[^?=&;#\s]*"
-    r"|sig|key|code|sid)=[^&;#\s]*"
+    rf"(?i)(?<=[?&;#])([^?=&;#\s]*(?:{secrecy.PARAMETER_WORDS})[^?=&;#\s]*"
+    rf"|{secrecy.PARAMETER_NAMES})=[^&;#\s]*"
 )
 _MASK = "***"
 _NAMES: Final = tuple(field.name for field in fields(Facts))

@@ -15,9 +15,11 @@ import socket
 import stat
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from devhost_server import secrecy
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
@@ -31,9 +33,14 @@ _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 # The same without what a target with a secret must have: the = of a parameter or the @ behind a user.
 _HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
 # What is called like a secret in a query is logged without its value, and a user in a URL not at all.
-_SECRET_WORD: Final = re.compile(rb"token|secret|passw|api_?key|signature|credential|auth", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    f"{secrecy.PARAMETER_WORDS}|\\A(?:{secrecy.PARAMETER_NAMES})\\Z".encode(), re.IGNORECASE
+)
+_SECRET_HINT: Final = re.compile(
+    f"{secrecy.PARAMETER_WORDS}|%|[?&;#](?:{secrecy.PARAMETER_NAMES})=".encode(), re.IGNORECASE
+)
 # A semicolon may separate parameters or belong to a value: it ends a name, never a secret.
-_PARAMETER: Final = re.compile(rb"([?&;])([^=&;#]*)=([^&#]*)")
+_PARAMETER: Final = re.compile(rb"([?&;#])([^=&;#]*)=([^&#]*)")
 _USER: Final = re.compile(rb"//[^/?#]*@")
 # Lines held while the log cannot be written; beyond it, they are dropped.
 _HELD_BYTES: Final = 4 * 1024 * 1024
@@ -81,14 +88,15 @@ def quoted(raw: bytes) -> bytes:
 
 def without_secrets(url: bytes) -> bytes:
     """Mask the values of query parameters that are called like secrets, and the user of an absolute URL."""
-    if b"=" in url and _SECRET_WORD.search(url):
+    if b"=" in url and _SECRET_HINT.search(url):
         url = _PARAMETER.sub(_masked, url)
     return _USER.sub(b"//***@", url) if b"@" in url else url
 
 
 def _masked(parameter: re.Match[bytes]) -> bytes:
     separator, name, _ = parameter.groups()
-    return separator + name + b"=***" if _SECRET_WORD.search(name) else parameter[0]
+    plain = unquote_to_bytes(name) if b"%" in name else name
+    return separator + name + b"=***" if _SECRET_NAME.search(plain) else parameter[0]
 
 
 class _Memory(dict[bytes, bytes]):

@@ -147,8 +147,8 @@ class RetryOptions(Options):
 
     attempts: Annotated[Count, Field(ge=1, le=10)] = Field(
         default=2,
-        description="Tries of one request in all, the first included; 1 never retries. Replacing a kept connection that "
-        "turns out to be closed is no retry.",
+        description="Tries of one request in all, the first included; 1 never retries. Replacing a kept connection "
+        "that turns out to be closed is no retry.",
     )
     budget_percent: Annotated[Count, Field(ge=0, le=100)] = Field(
         default=20, description="Most retries as a share of the upstream's recent requests, so that retries stay few."
