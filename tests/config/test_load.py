@@ -397,7 +397,20 @@ def test_ties_between_routes(tmp_path):
     found = problems(tmp_path, text)
     assert [(each.key, each.line) for each in found] == [("routes.b", 3), ("routes.f", 7)]
     assert "a tie with the route a (config/devhost.yaml:2:3)" in found[0].message
-    assert "make one more specific" in found[0].message
+    assert found[0].message.endswith(
+        ": both answer host x.y path /v1 and neither is more specific; set them apart by host, path, methods or headers"
+    )
+
+
+def test_a_tie_of_many_routes_is_one_problem(tmp_path):
+    routes = "\n".join(f"  r{at}: {{host: [x.y, x.z], headers: {{x-{at}: a}}, to: 1}}" for at in range(400))
+    (found,) = problems(tmp_path, f"routes:\n{routes}\n  other: {{host: x.y, to: 2}}")
+    assert found.key == "routes.r1"
+    assert found.message == (
+        "a tie with the routes r0 (config/devhost.yaml:2:3), r2 (config/devhost.yaml:4:3), r3 (config/devhost.yaml:5:3), "
+        "r4 (config/devhost.yaml:6:3) and 395 more: all answer host x.y (and 1 more) path / and none is more specific "
+        "than another; set them apart by host, path, methods or headers"
+    )
 
 
 def test_a_tie_through_a_computed_host(tmp_path):

@@ -124,7 +124,7 @@ def test_large_chunked_bodies_both_ways(wire: WireUnderTest, upstream: ScriptedU
     assert received.headers.tokens("transfer-encoding") == ["chunked"] or "Content-Length" in received.headers
 
 
-@pytest.mark.case("CH-20")
+@pytest.mark.case("CH-86")
 @pytest.mark.parametrize("size", [b"5 ", b"5 \t ", b"5 ;a=b", b"00005;a"])
 def test_padded_sizes_of_answers_are_read(gateway: WireUnderTest, upstream: ScriptedUpstream, size: bytes) -> None:
     upstream.serve(b"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nhello\r\n0\r\n\r\n")

@@ -11,7 +11,7 @@ from tests.support.waiting import seconds_since
 MIB = 1 << 20
 
 
-@pytest.mark.case("SL-05")
+@pytest.mark.case("SL-80")
 def test_a_client_that_takes_no_answers_is_given_no_more_of_them(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:
@@ -28,7 +28,7 @@ def test_a_client_that_takes_no_answers_is_given_no_more_of_them(
     assert len(upstream.requests) < 400, "the kernel takes some megabytes, and the gateway next to nothing"
 
 
-@pytest.mark.case("CA-05")
+@pytest.mark.case("CD-80")
 @pytest.mark.parametrize("what", ["upload", "pipeline"])
 def test_a_reset_is_noticed_while_nothing_is_read(
     gateway: WireUnderTest, upstream: ScriptedUpstream, what: str
@@ -50,7 +50,7 @@ def test_a_reset_is_noticed_while_nothing_is_read(
     assert gateway.gateway.access_entry(target="/u")["flag"] == "DC"
 
 
-@pytest.mark.case("WS-17")
+@pytest.mark.case("WS-83")
 def test_a_reset_is_noticed_in_a_tunnel_whose_other_end_does_not_read(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:
@@ -66,7 +66,7 @@ def test_a_reset_is_noticed_in_a_tunnel_whose_other_end_does_not_read(
     wait_until(lambda: upstream.connections[0].left, 1.5, "the end of the upstream's connection")
 
 
-@pytest.mark.case("LI-04")
+@pytest.mark.case("LI-80")
 def test_empty_lines_by_the_megabyte_hold_nobody_up(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     flood = gateway.connect()
     flood.send(b"\r\n" * (MIB // 2))
@@ -77,7 +77,7 @@ def test_empty_lines_by_the_megabyte_hold_nobody_up(gateway: WireUnderTest, upst
     assert flood.read_response().status == 200
 
 
-@pytest.mark.case("SL-02")
+@pytest.mark.case("SL-81")
 def test_empty_lines_in_drips_do_not_move_the_deadline(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     client = gateway.connect()
     start = time.monotonic()
@@ -90,7 +90,7 @@ def test_empty_lines_in_drips_do_not_move_the_deadline(gateway: WireUnderTest, u
     assert seconds_since(start) < 6
 
 
-@pytest.mark.case("ST-01")
+@pytest.mark.case("ST-80")
 def test_tiny_chunks_do_not_hold_everybody_up(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     body = b"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n"
     upstream.serve(lambda connection, received: connection.send(body if received.target == "/tiny" else _PLAIN))
@@ -106,7 +106,7 @@ def test_tiny_chunks_do_not_hold_everybody_up(gateway: WireUnderTest, upstream: 
 _PLAIN = response(200, {}, b"plain")
 
 
-@pytest.mark.case("SL-09")
+@pytest.mark.case("SL-82")
 def test_a_connection_that_was_held_back_goes_on_when_it_reads(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:

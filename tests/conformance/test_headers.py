@@ -112,7 +112,7 @@ def test_duplicate_singletons_are_never_merged(wire: WireUnderTest, upstream: Sc
         assert answer.status == 400
 
 
-@pytest.mark.case("HD-06")
+@pytest.mark.case("HD-80")
 def test_an_answer_without_a_date_is_given_one(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     upstream.serve(b"HTTP/1.1 200 Fine\r\nContent-Length: 1\r\n\r\nx")
     dates = gateway.ask().headers.all("date")
@@ -120,7 +120,7 @@ def test_an_answer_without_a_date_is_given_one(gateway: WireUnderTest, upstream:
     assert abs(parsedate_to_datetime(dates[0]).timestamp() - time.time()) < 3
 
 
-@pytest.mark.case("HH-03")
+@pytest.mark.case("HH-81")
 @pytest.mark.parametrize("name", ["User-Agent", "Referer", "traceparent"])
 def test_what_the_gateway_only_looks_at_can_be_nominated(
     gateway: WireUnderTest, upstream: ScriptedUpstream, name: str

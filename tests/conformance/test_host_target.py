@@ -131,14 +131,14 @@ def test_the_public_port_owes_every_path_to_the_routes(
     assert upstream.only.target == path
 
 
-@pytest.mark.case("HO-14")
+@pytest.mark.case("HO-80")
 @pytest.mark.parametrize("host", ["[::::::]", "[1:2:3:4:5:6:7:8:9]", "[fe80::1%25eth0]", "[::1"])
 def test_what_is_no_ipv6_address_is_refused(gateway: WireUnderTest, upstream: ScriptedUpstream, host: str) -> None:
     gateway.expect_own(gateway.ask(host=host), 400, "BR")
     assert upstream.requests == []
 
 
-@pytest.mark.case("HO-05")
+@pytest.mark.case("HO-81")
 def test_an_invalid_host_is_refused_beside_an_absolute_target(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:

@@ -164,7 +164,7 @@ def test_other_interim_answers_are_forwarded(wire: WireUnderTest, upstream: Scri
     assert [status for status, _ in answer.informational] == [102, 103]
 
 
-@pytest.mark.case("IN-07")
+@pytest.mark.case("IN-81")
 def test_nothing_is_repeated_once_an_interim_answer_has_come(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:
@@ -184,7 +184,7 @@ def test_nothing_is_repeated_once_an_interim_answer_has_come(
     assert [received.method for received in upstream.requests] == ["GET", "DELETE"]
 
 
-@pytest.mark.case("IN-03")
+@pytest.mark.case("IN-82")
 def test_an_odd_expectation_of_http_1_0_is_ignored(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     client = gateway.connect()
     client.send(b"GET / HTTP/1.0\r\nHost: wire.test\r\nExpect: foo\r\n\r\n")

@@ -238,7 +238,7 @@ def test_the_connection_behind_a_long_body_still_serves(wire: WireUnderTest, ups
         assert len(client.read_response().body) == MIB
 
 
-@pytest.mark.case("LI-02")
+@pytest.mark.case("LI-81")
 @pytest.mark.parametrize("size", [1500, 5000, 100_000])
 def test_too_long_a_target_is_414_however_it_comes(small: WireUnderTest, upstream: ScriptedUpstream, size: int) -> None:
     client = small.connect()
@@ -246,7 +246,7 @@ def test_too_long_a_target_is_414_however_it_comes(small: WireUnderTest, upstrea
     small.expect_refused(client, 414, "TL")
 
 
-@pytest.mark.case("LI-03")
+@pytest.mark.case("LI-82")
 def test_trailers_are_counted_as_headers_are(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
     client = small.connect()
     body = chunked(b"x", trailers=[(f"X-{number}", "1") for number in range(50)])
@@ -255,7 +255,7 @@ def test_trailers_are_counted_as_headers_are(small: WireUnderTest, upstream: Scr
     assert not upstream.complete_requests
 
 
-@pytest.mark.case("LI-05")
+@pytest.mark.case("LI-83")
 def test_a_body_too_large_counts_for_its_route(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
     client = small.connect()
     client.send(small.request("POST", "/up", {"Content-Length": "70000"}))
@@ -264,7 +264,7 @@ def test_a_body_too_large_counts_for_its_route(small: WireUnderTest, upstream: S
     assert json.loads(answer.body)["route"] == small.entry(answer)["route"] == "wire"
 
 
-@pytest.mark.case("LI-04")
+@pytest.mark.case("LI-84")
 def test_a_refused_head_is_logged_with_what_it_said(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
     client = small.connect()
     client.send(small.request("PUT", "/many", [(f"X-{number}", "1") for number in range(50)]))

@@ -107,7 +107,7 @@ def test_a_post_that_offers_h2c_keeps_its_body(wire: WireUnderTest, upstream: Sc
     assert client.read_response().status == 200
 
 
-@pytest.mark.case("ME-20")
+@pytest.mark.case("ME-80")
 @pytest.mark.parametrize("options", ["close, keep-alive", "keep-alive, close"])
 def test_close_is_looked_at_before_keep_alive(gateway: WireUnderTest, upstream: ScriptedUpstream, options: str) -> None:
     client = gateway.connect()

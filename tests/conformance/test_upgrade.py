@@ -507,7 +507,7 @@ def test_open_tunnels_are_counted(gateway: WireUnderTest, upstream: ScriptedUpst
     wait_until(lambda: metrics().value("devhost_websockets") == 0)
 
 
-@pytest.mark.case("WS-04")
+@pytest.mark.case("WS-84")
 @pytest.mark.parametrize(
     "head",
     [
@@ -523,7 +523,7 @@ def test_a_switch_that_is_none_is_not_mended(gateway: WireUnderTest, upstream: S
     gateway.expect_own(answer, 502, "UP")
 
 
-@pytest.mark.case("WS-01")
+@pytest.mark.case("WS-85")
 def test_h2c_is_taken_out_of_a_list_of_upgrades(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     fields = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c, foo, H2C", "HTTP2-Settings": "AAA"}
     answer = gateway.ask(headers=fields)
@@ -532,7 +532,7 @@ def test_h2c_is_taken_out_of_a_list_of_upgrades(gateway: WireUnderTest, upstream
     assert not upstream.only.headers.all("http2-settings")
 
 
-@pytest.mark.case("WS-03")
+@pytest.mark.case("WS-86")
 def test_426_says_what_to_upgrade_to(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     upstream.serve(response(426, {"Upgrade": "foo/2", "Connection": "Upgrade"}, b"no"))
     answer = gateway.ask()
