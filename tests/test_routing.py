@@ -1,6 +1,7 @@
 """Routing against a slow and obviously correct reference: try every route, sort by the contract's order."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes
 

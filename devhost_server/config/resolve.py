@@ -138,14 +138,22 @@ def _ties(validated: Validated) -> Iterator[tuple[Path, str]]:
     ]
     for tie in ambiguities(matches):
         first, second, *others = tie.routes
-        places = {name: find(validated.tree, ("routes", name))[0].key_at for name in (first, *others[:_NAMED_TIES])}
-        named = ", ".join(f"{name} ({place})" for name, place in places.items())
-        more = len(others) - _NAMED_TIES
-        whom = f"routes {named}{f' and {more} more' if more > 0 else ''}" if others else f"route {named}"
-        elsewhere = f" (and {len(tie.hosts) - 1} more)" if len(tie.hosts) > 1 else ""
-        how = "and none is more specific than another" if others else "and neither is more specific"
-        where = f"{'all' if others else 'both'} answer host {tie.hosts[0]}{elsewhere} path {tie.path} {how}"
-        yield ("routes", second), f"a tie with the {whom}: {where}; set them apart by host, path, methods or headers"
+        named = [_name_and_place(validated.tree, name) for name in (first, *others[:_NAMED_TIES])]
+        left = len(others[_NAMED_TIES:])
+        whom = f"{', '.join(named)}{f' and {left} more' if left else ''}"
+        hosts = f"{tie.hosts[0]}{f' (and {len(tie.hosts) - 1} more)' if tie.hosts[1:] else ''}"
+        where = f"host {hosts} path {tie.path}"
+        said = (
+            f"a tie with the routes {whom}: all answer {where} and none is more specific than another"
+            if others
+            else f"a tie with the route {whom}: both answer {where} and neither is more specific"
+        )
+        yield ("routes", second), f"{said}; set them apart by host, path, methods or headers"
+
+
+def _name_and_place(tree: Node, name: str) -> str:
+    node, _ = find(tree, ("routes", name))
+    return f"{name} ({node.key_at})"
 
 
 def _routes_with_hosts(validated: Validated) -> Iterator[tuple[str, RouteOptions]]:

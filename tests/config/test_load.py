@@ -407,9 +407,9 @@ def test_a_tie_of_many_routes_is_one_problem(tmp_path):
     (found,) = problems(tmp_path, f"routes:\n{routes}\n  other: {{host: x.y, to: 2}}")
     assert found.key == "routes.r1"
     assert found.message == (
-        "a tie with the routes r0 (config/devhost.yaml:2:3), r2 (config/devhost.yaml:4:3), r3 (config/devhost.yaml:5:3), "
-        "r4 (config/devhost.yaml:6:3) and 395 more: all answer host x.y (and 1 more) path / and none is more specific "
-        "than another; set them apart by host, path, methods or headers"
+        "a tie with the routes r0 (config/devhost.yaml:2:3), r2 (config/devhost.yaml:4:3), "
+        "r3 (config/devhost.yaml:5:3), r4 (config/devhost.yaml:6:3) and 395 more: all answer host x.y (and 1 more) "
+        "path / and none is more specific than another; set them apart by host, path, methods or headers"
     )
 
 
