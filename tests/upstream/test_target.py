@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -408,6 +409,37 @@ def test_idle_connections_expire_and_are_trimmed_the_longest_unused_first(play: 
             for connection in connections[2:]:
                 connection.expire(connection.deadline)
             await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
+def test_running_out_of_descriptors_is_no_failure_of_the_target(play: Play) -> None:
+    async def scene() -> None:
+        target = target_at("http://127.0.0.1:9")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # what is open stays open
+        try:
+            asker = ask(target)
+            await until(lambda: asker.events)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        (fault,) = asker.events
+        assert isinstance(fault, Fault)
+        assert (fault.failure.flag, fault.failure.status, fault.failure.retry_after) == ("UO", 503, 1)
+        assert gauge(target, TargetCell.FAILING_SINCE) == 0
+        assert state(target) == (0, 0, 0)
+
+    play(scene)
+
+
+def test_a_socket_that_is_not_there_is_a_refusal(play: Play, tmp_path: Path) -> None:
+    async def scene() -> None:
+        asker = ask(target_at(f"unix:{tmp_path}/none.sock"))
+        await until(lambda: asker.events)
+        (fault,) = asker.events
+        assert isinstance(fault, Fault)
+        assert fault.failure.error == "connection_refused"
+        assert "is not there" in fault.detail
 
     play(scene)
 
