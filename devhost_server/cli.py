@@ -152,9 +152,12 @@ def _give_up_output(error: OSError) -> NoReturn:
 
 def _sources() -> Sources:
     given: Mapping[str, Any] = click.get_current_context().find_root().ensure_object(dict)
-    return Sources.from_options(
-        given.get("env"), given.get("config_dir"), given.get("config", ()), given.get("set", ())
-    )
+    try:
+        return Sources.from_options(
+            given.get("env"), given.get("config_dir"), given.get("config", ()), given.get("set", ())
+        )
+    except FileNotFoundError:
+        _fail("the working directory is gone; change to one that is there")
 
 
 def _fail(*lines: str) -> NoReturn:
@@ -399,7 +402,11 @@ def _ask(
         _fail(f"the gateway on {gateway.bind} did not answer within {timeout:g} s")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        _fail(f"no gateway answers on {gateway.bind} ({reason}); start one, or name its admin listener with --admin")
+        # Where a layer could not be read, its admin.bind is not known either.
+        _fail(
+            *_unread_layers(),
+            f"no gateway answers on {gateway.bind} ({reason}); start one, or name its admin listener with --admin",
+        )
     except (ValueError, RecursionError) as error:
         _fail(f"what answers on {gateway.bind} is not a devhost-server: {printable(str(error))}")
     done = 200 <= status < 300
@@ -413,6 +420,12 @@ def _ask(
     detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
     reason = f": {printable(str(detail))}" if detail else ""
     _fail(f"the gateway on {gateway.bind} answered {status} to {method} {path}{reason}")
+
+
+def _unread_layers() -> list[str]:
+    if "admin" in click.get_current_context().find_root().ensure_object(dict):
+        return []
+    return [printable(str(problem)) for problem in gather(_sources()).problems]
 
 
 def _is_of(shape: type[Shape], answer: Any) -> bool:

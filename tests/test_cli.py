@@ -544,6 +544,24 @@ def test_a_gateway_that_does_not_answer(monkeypatch):
         assert "did not answer within" in run("status", "--admin", address, code=1).stderr
 
 
+def test_a_layer_that_cannot_be_read_may_be_why_nothing_answers(monkeypatch):
+    with refusing_port() as port:
+        monkeypatch.setenv("DEVHOST__ADMIN__BIND", f"127.0.0.1:{port}")
+        Path("config").mkdir()
+        Path("config/devhost.yaml").symlink_to("gone")
+        first, second = run("reload", code=1).stderr.splitlines()
+        assert first == "config/devhost.yaml: cannot be read: no such file or directory"
+        assert second.startswith("no gateway answers")
+        assert len(run("reload", "--admin", f"127.0.0.1:{port}", code=1).stderr.splitlines()) == 1
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("check", code=1).stderr.startswith("the working directory is gone")
+
+
 def test_no_admin_listener():
     write("admin: {bind: null}")
     assert "admin.bind is null" in run("status", code=1).stderr

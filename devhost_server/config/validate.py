@@ -1,5 +1,6 @@
 """From a merged tree to a valid `Document`, or to every sentence about why it is none."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from devhost_server.secrecy import MASK, names_secret
 from devhost_server.units import quote
 
 _NAMED: Final = frozenset({"routes", "upstreams"})
+_QUOTED: Final = re.compile("'[^']*'")
 
 
 def is_secret(path: Path, origin: Origin) -> bool:
@@ -183,7 +185,8 @@ def _problem(error: Mapping[str, Any], tree: Node, *, complete: bool) -> Problem
         node, path = find(tree, (*loc, reason.key))
     message = _sentence(error, loc)
     if is_secret(path, node.at):
-        message = redacted(message, [str(node.value)])
+        # A sentence may quote a part of the value, or what might have been meant instead.
+        message = _QUOTED.sub(MASK, redacted(message, [str(node.value)]))
     return Problem.at(node.key_at if about_key else place_of(node), dotted(path), message)
 
 

@@ -365,6 +365,26 @@ def test_what_is_no_target_is_refused(tmp_path, url):
     assert "routes.a: " in problem(tmp_path, f"routes: {{a: {json.dumps(url)}}}")
 
 
+def test_parts_of_secrets_do_not_get_into_sentences_either(tmp_path):
+    (tmp_path / "config").mkdir()
+    for name, content in {"host": "Hunter!2", "net": "10.9.8.7/8", "name": "Hunter 2"}.items():
+        (tmp_path / "config" / name).write_text(content)
+    found = problems(
+        tmp_path,
+        """
+        server: {trusted_proxies: "${file:net}"}
+        routes:
+          a: {to: "http://${file:host}/"}
+          b: {to: 1, host: "x.${file:name}:80"}
+          c: {to: 1, path: "${file:name}"}
+        """,
+    )
+    assert len(found) == 4
+    for each in found:
+        assert "unter" not in str(each)
+        assert "10." not in each.message.partition("such as")[0] + each.message.partition("did you mean")[2]
+
+
 def test_secrets_do_not_get_into_sentences(tmp_path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "secret").write_text("hunter2 and more")
