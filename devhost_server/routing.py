@@ -19,8 +19,9 @@ from urllib.parse import unquote_to_bytes
 
 R = TypeVar("R")
 
-# Host values seen are remembered so that a host is parsed once, not once a request. The bound keeps a scan of random
-# names from growing a worker; past it the memory starts anew, which costs a few microseconds a host.
+# Host values seen are remembered so that a host is parsed once, not once a request: this many besides each that a route
+# names, with and without a port. The bound keeps a scan of random names from growing a worker; past it the memory starts
+# anew, which costs a few microseconds a host.
 HOST_MEMORY: Final = 4096
 
 _SLASHES: Final = re.compile(rb"/{2,}")
@@ -249,7 +250,7 @@ class RouteTable(Generic[R]):
         parsed = parse_host(host) if host else (b"", b"")
         if parsed is None:
             return None
-        if len(self._seen) >= HOST_MEMORY:
+        if len(self._seen) >= HOST_MEMORY + 2 * len(self._exact):
             self._seen.clear()
         levels = self._seen[host] = tuple(self._cover(parsed[0]))
         return levels
