@@ -19,9 +19,9 @@ from urllib.parse import unquote_to_bytes
 
 R = TypeVar("R")
 
-# Host values seen are remembered so that a host is parsed once, not once a request: this many besides each that a route
-# names, with and without a port. The bound keeps a scan of random names from growing a worker; past it the memory starts
-# anew, which costs a few microseconds a host.
+# Host values seen are remembered so that a host is parsed once, not once a request: this many besides each that a
+# route names, with and without a port. The bound keeps a scan of random names from growing a worker; past it the memory
+# starts anew, which costs a few microseconds a host.
 HOST_MEMORY: Final = 4096
 
 _SLASHES: Final = re.compile(rb"/{2,}")

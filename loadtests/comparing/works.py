@@ -101,8 +101,8 @@ WORKS: dict[str, Work] = {
             ),
             proxies=PAIR,
             axis="routes",
-            note="Each route is a host of its own, and requests go round all of them: with thousands, what a request needs\n"
-            "is in no cache any more, the processor's or ours. In the last case all requests are for one of the routes.",
+            note="Each route is a host of its own, and requests go round all of them: with thousands, what a request\n"
+            "needs is in no cache any more, the processor's or ours. In the last case all are for one of the routes.",
         ),
         _one(
             "half-load",
