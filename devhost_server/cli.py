@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,7 +126,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line (the console script)."""
+    """Run the command line."""
     try:
         cli(prog_name="devhost-server")
     except OSError as error:
@@ -184,9 +183,6 @@ def _load(sources: Sources) -> Loaded:
 @cli.command()
 def run() -> None:
     """Run the gateway in the foreground."""
-    # Until the master listens to signals, Ctrl-C ends the process. Python's KeyboardInterrupt would be lost if it came
-    # while a destructor or a callback runs, of which imports have many.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sources = _sources()
     loaded = _load(sources)
     # Only now: what serves takes five times as long to import as what checks.
