@@ -25,7 +25,7 @@ class Clients:
     def __init__(self, row: memoryview, snapshot: "Snapshot") -> None:
         self.connections: set[ClientConnection] = set()
         self.tunnels: set[Tunnel] = set()
-        self.heads = HeadMemory()
+        self.heads = HeadMemory(len(snapshot.settings.routes))
         self.draining = False
         self.idle_seconds = snapshot.timeouts.keepalive  # how long a connection may wait for its next request
         self._row = row
@@ -42,6 +42,7 @@ class Clients:
     def serve(self, snapshot: "Snapshot") -> None:
         """Go by this snapshot from now on."""
         self._most = snapshot.limits.connections
+        self.heads.make_room(len(snapshot.settings.routes))
         if not self.draining:
             self.idle_seconds = snapshot.timeouts.keepalive
         if snapshot.trusted != self._trusted:

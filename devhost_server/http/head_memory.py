@@ -14,9 +14,9 @@ from devhost_server.http.request_head import RequestFields, parse_request_block,
 ParsedLine = tuple[bytes, bytes, bool]
 """Method, target, and whether it is HTTP/1.0."""
 
-# Entries of each kind, and the longest that are kept: about a megabyte at most, whatever clients invent. Past the bound
-# everything is forgotten, and the few that matter are learnt again. Longer blocks are a browser's, and those have
-# cookies, or differ from page to page.
+# Entries of each kind besides one for each route, whose hosts make blocks differ; and the longest that are kept. That
+# is a megabyte or two at most, whatever clients invent. Past the bound everything is forgotten, and the few that matter
+# are learnt again. Longer blocks are a browser's, and those have cookies, or differ from page to page.
 _REMEMBERED: Final = 512
 _LINE_LENGTH: Final = 128
 _BLOCK_LENGTH: Final = 512
@@ -27,7 +27,8 @@ _SECRET_FIELDS: Final = (b"\r\ncookie", b"\r\nauthorization", b"\r\nproxy-author
 class HeadMemory:
     """Request lines by their bytes, field blocks by who sent them and their bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: int = 0) -> None:
+        self._most = _REMEMBERED + routes
         self._lines: dict[bytes, tuple[bytes, ParsedLine]] = {}
         self._blocks: dict[tuple[Peer, bytes], tuple[bytes, RequestFields]] = {}
 
@@ -35,6 +36,10 @@ class HeadMemory:
         """Forget everything: peers are no longer trusted as they were."""
         self._lines.clear()
         self._blocks.clear()
+
+    def make_room(self, routes: int) -> None:
+        """Be ready for so many routes."""
+        self._most = _REMEMBERED + routes
 
     def line(self, line: bytes) -> tuple[bytes, ParsedLine] | Fault:
         """Give a request line, as one object for all who sent it, and what it says; or why it is refused."""
@@ -45,7 +50,7 @@ class HeadMemory:
         if isinstance(parsed, Fault):
             return parsed
         if len(line) <= _LINE_LENGTH and b"?" not in line:
-            if len(self._lines) >= _REMEMBERED:
+            if len(self._lines) >= self._most:
                 self._lines.clear()
             self._lines[line] = line, parsed
         return line, parsed
@@ -61,7 +66,7 @@ class HeadMemory:
             return fields
         # With an upgrade, what the block means depends on the method too.
         if short and fields.upgrade is None and not _has_secret(block):
-            if len(self._blocks) >= _REMEMBERED:
+            if len(self._blocks) >= self._most:
                 self._blocks.clear()
             self._blocks[peer, block] = block, fields
         return block, fields

@@ -36,9 +36,8 @@ _HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
 _SECRET_NAME: Final = re.compile(
     f"{secrecy.PARAMETER_WORDS}|\\A(?:{secrecy.PARAMETER_NAMES})\\Z".encode(), re.IGNORECASE
 )
-_SECRET_HINT: Final = re.compile(
-    f"{secrecy.PARAMETER_WORDS}|%|[?&;#](?:{secrecy.PARAMETER_NAMES})=".encode(), re.IGNORECASE
-)
+# Searched in lower case: ignoring case takes three times as long, and this is done for every URL with a parameter.
+_SECRET_HINT: Final = re.compile(f"{secrecy.PARAMETER_WORDS}|%|[?&;#](?:{secrecy.PARAMETER_NAMES})=".encode())
 # A semicolon may separate parameters or belong to a value: it ends a name, never a secret.
 _PARAMETER: Final = re.compile(rb"([?&;#])([^=&;#]*)=([^&#]*)")
 _USER: Final = re.compile(rb"//[^/?#]*@")
@@ -88,7 +87,7 @@ def quoted(raw: bytes) -> bytes:
 
 def without_secrets(url: bytes) -> bytes:
     """Mask the values of query parameters that are called like secrets, and the user of an absolute URL."""
-    if b"=" in url and _SECRET_HINT.search(url):
+    if b"=" in url and _SECRET_HINT.search(url.lower()):
         url = _PARAMETER.sub(_masked, url)
     return _USER.sub(b"//***@", url) if b"@" in url else url
 
