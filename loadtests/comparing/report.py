@@ -9,7 +9,7 @@ from typing import Any
 
 from . import charts
 from .proxies import GATEWAY, PROXIES
-from .results import CaseResult, Results, Rounds, WorkResult, median, ratio, total, verdict
+from .results import CaseResult, Results, Rounds, Verdict, WorkResult, median, ratio, total, verdict
 from .works import PAIR, TARGETS, TUNED
 
 CHARTS = "benchmarks"
@@ -208,12 +208,18 @@ typed in by hand. Measured on {results.made[:10]} at revision `{results.revision
 
 
 def _targets(results: Results) -> str:
-    rows = [["target", "measured", "met"]]
+    trees = [GATEWAY, *(name for name in results.versions if name not in PROXIES)]
+    heads = [head for name in trees for head in ("measured" if name == GATEWAY else name, "met")]
+    rows = [["target", *heads]]
     for target in TARGETS:
-        found = verdict(target, results, GATEWAY)
-        shown = "–" if found.measured is None else charts.number_text(found.measured)
-        rows.append([target.sentence, shown, {True: "yes", False: "**no**", None: "not measured"}[found.met]])
+        found = [verdict(target, results, name) for name in trees]
+        rows.append([target.sentence, *(cell for each in found for cell in _verdict_cells(each))])
     return markdown(rows, 1)
+
+
+def _verdict_cells(found: Verdict) -> tuple[str, str]:
+    shown = "–" if found.measured is None else charts.number_text(found.measured)
+    return shown, {True: "yes", False: "**no**", None: "not measured"}[found.met]
 
 
 def _machine(results: Results) -> str:

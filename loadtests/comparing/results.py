@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .proxies import GATEWAY
 from .works import Target
 
 FORMAT = 1
@@ -135,7 +136,7 @@ class Verdict:
 
 
 def verdict(target: Target, results: Results, gateway: str) -> Verdict:
-    """Hold a target against the results."""
+    """Hold a target against the results of the gateway, or of another working tree of it."""
     work = results.works.get(target.work)
     case = work.case(target.case) if work else None
     if work is None or case is None or gateway not in case.results:
@@ -144,5 +145,6 @@ def verdict(target: Target, results: Results, gateway: str) -> Verdict:
     if target.peer is None:
         return Verdict(target, median(own, target.figure))
     beside = case if target.peer_case is None else work.case(target.peer_case)
-    base = beside.results.get(target.peer) if beside else None
+    # What is compared with itself is compared with itself.
+    base = beside.results.get(gateway if target.peer == GATEWAY else target.peer) if beside else None
     return Verdict(target, ratio(own, base, target.figure) if base else None)
