@@ -301,6 +301,7 @@ class Gateway:
         x.connection = None
         x.told_to_go = tunnel.closing or tunnel.was_cut
         self._close_books(x)
+        client.exchange = None
         self.clients.disconnected(client)
 
     # -- answers of our own -------------------------------------------------------------------------------------------

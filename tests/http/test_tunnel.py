@@ -1,6 +1,7 @@
 """Tunnels: frame boundaries by websockets' own reading, and the two directions over real sockets."""
 
 import asyncio
+import gc
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -517,3 +518,20 @@ def test_a_slow_reader_holds_the_sender_back_and_loses_nothing(play: Play) -> No
         await sending
 
     play(scene)
+
+
+def test_what_has_ended_is_freed_at_once() -> None:
+    gc.collect()
+    gc.disable()  # what a cycle holds together stays, then
+    try:
+        client, target = Pipe(), Pipe()
+        tunnel = Tunnel(client, target, websocket=True, idle=60, **unmoved())
+        tunnel.open(b"", b"")
+        for pipe in (client, target):
+            assert pipe.protocol is not None
+            pipe.protocol.connection_lost(None)
+            pipe.protocol = None  # as transports do then
+        del tunnel, client, target, pipe
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, Tunnel)]
+    finally:
+        gc.enable()
