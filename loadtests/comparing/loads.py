@@ -152,8 +152,8 @@ class Overload:
     connections: int
 
     def measure(self, occasion: Occasion) -> Measurement:
-        """Find the peak once, then run both."""
-        peak, contender = known_peak(occasion), occasion.contender
+        """Find the peak, each time, then run both."""
+        peak, contender = _peak(occasion), occasion.contender
         pause = max(1, round(1000 * (self.connections / (self.share * peak) - _ANSWER_SECONDS)))
         words = self._words(f"http://127.0.0.1:{contender.port}/", pause, whole(occasion.seconds), contender.host)
         before = contender.cpu_seconds()
