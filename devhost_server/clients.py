@@ -22,15 +22,16 @@ _DRAIN_IDLE_SECONDS: Final = 1.0
 class Clients:
     """What is open on the public side of one worker."""
 
-    def __init__(self, row: memoryview, snapshot: "Snapshot") -> None:
+    def __init__(self, row: memoryview) -> None:
         self.connections: set[ClientConnection] = set()
         self.tunnels: set[Tunnel] = set()
-        self.heads = HeadMemory(len(snapshot.settings.routes))
+        self.heads = HeadMemory()
         self.draining = False
-        self.idle_seconds = snapshot.timeouts.keepalive  # how long a connection may wait for its next request
+        # From the snapshot; `serve` sets them before the first connection.
+        self.idle_seconds = 0.0  # how long a connection may wait for its next request
+        self._most = 0
+        self._trusted: tuple[Network, ...] = ()
         self._row = row
-        self._most = snapshot.limits.connections
-        self._trusted: tuple[Network, ...] = snapshot.trusted
         self._peers: dict[tuple[str, int], Peer] = {}
         self._listeners: dict[object, int] = {}
         self._ports: dict[object, int] = {}

@@ -63,7 +63,7 @@ class Gateway:
         self.snapshot = snapshot
         self.wheel = wheel
         self.accounts = Accounts(scoreboard.row(slot), log)
-        self.clients = Clients(self.accounts.row, snapshot)
+        self.clients = Clients(self.accounts.row)
         self.hangups = Hangups()
         self.pool = UpstreamPool(self._upstream)
         self._ids: list[bytes] = []
@@ -246,7 +246,6 @@ class Gateway:
         framing += b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
         if x.old or not keep_alive:
             framing += _connection_lines(x, keep_alive=keep_alive)
-
         if response.status == 426 and response.upgrade is not None:
             framing += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
 

@@ -2,7 +2,8 @@
 
 An event loop that does not read from a socket does not watch it either: a client that leaves while its upload waits for
 a slow target would be noticed when the target's time is up, and the target be blamed. So while reading is paused, the
-socket is looked at from here, once a tick. Only resets and full hang-ups count: a FIN may have a whole body before it.
+socket is looked at from here, once a tick. Only a reset counts: before a FIN, and even where both ways are shut, there
+may be data that has not been read.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ class Hangups:
         if descriptor >= 0:
             self._transports[descriptor] = transport
             self._descriptors[transport] = descriptor
-            self._poll.register(descriptor, 0)  # POLLERR and POLLHUP need not be asked for
+            self._poll.register(descriptor, 0)  # POLLERR need not be asked for
 
     def forget(self, transport: asyncio.Transport) -> None:
         """Stop looking: reading goes on, or the connection is gone."""
@@ -36,7 +37,8 @@ class Hangups:
         """Abort what has been reset; its protocol is told by the transport, as ever."""
         if not self._transports:
             return
-        for descriptor, _ in self._poll.poll(0):
+        for descriptor, events in self._poll.poll(0):
             transport = self._transports[descriptor]
-            self.forget(transport)
-            transport.abort()
+            if events & select.POLLERR:
+                self.forget(transport)
+                transport.abort()

@@ -690,7 +690,7 @@ def test_labels_never_overlap(places: list[float]) -> None:
 
 def test_works_are_chosen_by_name_and_set_each_once() -> None:
     assert [work.name for work in cli.chosen(("ws-64", "growth", "routes"), ())] == [
-        *("ws-64", "connections", "routes", "headers", "targets")
+        *("ws-64", "connections", "routes", "one-of-routes", "headers", "targets")
     ]
     assert [work.proxies for work in cli.chosen(("small-get",), ("nginx", "devhost"))] == [("devhost", "nginx")]
     assert cli.chosen(("overload",), ("nginx",)) == []

@@ -5,9 +5,11 @@ the board row and SIGHUP, a drain by SIGTERM.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Board, Scoreboard, Slot
 from devhost_server.observe.view import Reader, View
 
+# The process is at nice 5; a scrape, which nobody waits for, is to hold up nothing: 19 gives way to everything.
+_RENDERING_NICENESS: Final = 19
 # A reload is heard of within one poll; the bound is what a master takes at the very most, with slow disks and workers.
 RELOAD_POLL: Final = 0.02
 RELOAD_BOUND: Final = 30.0
@@ -96,6 +100,7 @@ class Admin:
         return answer(text, content_type(as_openmetrics), headers={"Vary": "Accept"})
 
     def _render(self, view: View, as_openmetrics: bool) -> bytes:
+        _step_back()
         usages = self.usages.read({slot: row[Slot.PID] for slot, row in view.workers().items()})
         return render(Scrape(view, usages, self.facts.version), as_openmetrics)
 
@@ -244,6 +249,12 @@ class HostGuard:
             return
         sentence = "This listener answers to localhost, *.localhost, loopback addresses and its own name only."
         await ProblemError(421, sentence).response()(scope, receive, send)
+
+
+def _step_back() -> None:
+    """Let this thread, which renders metrics and nothing else, run only where the data plane leaves room."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _RENDERING_NICENESS)
 
 
 def _not_ready(sentence: str) -> ProblemError:

@@ -261,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
         if block == self._block and self._fields is not None:
             fields = self._fields
         else:
-            found = self._analyse(method, target, block)
+            found = self._analyse(method, block)
             if isinstance(found, Fault):
                 self._refuse(found, data[:end])
                 return
@@ -299,7 +299,7 @@ class ClientConnection(asyncio.Protocol):
             return BAD_EXPECTATION("The only expectation there is, is 100-continue (RFC 9110 §10.1.1).")
         return _OLD_CHUNKED if old and fields.chunked else None
 
-    def _analyse(self, method: bytes, target: bytes, block: bytes) -> RequestFields | Fault:
+    def _analyse(self, method: bytes, block: bytes) -> RequestFields | Fault:
         limits = self.gateway.limits
         if block.count(b"\r\n") > limits.headers:
             return HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines.")
@@ -554,6 +554,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _TUNNEL
         self.deadline = NEVER
         self.gateway.wheel.forget(self)
+        self.gateway.hangups.forget(self.transport)
         early, self._buffer = self._buffer, b""
         return early
 

@@ -27,13 +27,13 @@ _SECRET_FIELDS: Final = (b"\r\ncookie", b"\r\nauthorization", b"\r\nproxy-author
 class HeadMemory:
     """Request lines by their bytes, field blocks by who sent them and their bytes."""
 
-    def __init__(self, routes: int = 0) -> None:
-        self._most = _REMEMBERED + routes
+    def __init__(self) -> None:
+        self._most = _REMEMBERED
         self._lines: dict[bytes, tuple[bytes, ParsedLine]] = {}
         self._blocks: dict[tuple[Peer, bytes], tuple[bytes, RequestFields]] = {}
 
     def clear(self) -> None:
-        """Forget everything: peers are no longer trusted as they were."""
+        """Forget everything: the peers that it is about are forgotten, or no longer trusted as they were."""
         self._lines.clear()
         self._blocks.clear()
 

@@ -19,19 +19,9 @@ from .lab import LabError
 from .proxies import CHECKOUT, GATEWAY, PROXIES, Proxy, UnavailableError, checkout
 from .results import FormatError, Results
 from .rounds import Plan, measure
-from .works import SETS, WORKS, Work
+from .works import SETS, TARGETED, WORKS, Work
 
-_QUICK_WORKS = (
-    "small-get",
-    "connections",
-    "down-100k",
-    "down-10m",
-    "up-10m",
-    "ws-64",
-    "routes",
-    "half-load",
-    "idle-10000",
-)
+_QUICK_WORKS = tuple(name for name in TARGETED if name != "one-of-routes")
 _QUICK_PROXIES = (GATEWAY, "nginx", "nginx+log")
 _BEYOND_QUIET = 0.5
 _ROUNDS, _SECONDS = 5, 2.0

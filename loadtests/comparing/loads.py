@@ -12,10 +12,12 @@ import select
 import shlex
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from . import proc, wrk
@@ -138,6 +140,60 @@ def _paced_words(occasion: Occasion, rate: float, connections: int, seconds: flo
     contender = occasion.contender
     numbers = (f"{rate:.0f}", connections, f"{seconds:g}", occasion.round)
     return [str(contender.port), contender.host, *map(str, numbers)]
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """A fixed rate while the gateway's metrics are read at an interval, or not at all for comparison."""
+
+    rate: float
+    connections: int
+    every: float | None
+    """Seconds between two scrapes."""
+
+    def measure(self, occasion: Occasion) -> Measurement:
+        """Ask for each route once or more, so that each has its series, then run the pacer and scrape beside it."""
+        contender = occasion.contender
+        url = f"http://127.0.0.1:{contender.port}/"
+        mode = f"hosts {contender.variant.routes}"
+        wrk.run(
+            wrk.command(url, connections=8, seconds=1, mode=mode, host=contender.host), occasion.cores, _PEAK_SECONDS
+        )
+        admin = contender.directory / "admin.sock"
+        before = series(admin)
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            scraping = threads.submit(self._scrape, admin, over)
+            try:
+                words = _paced_words(occasion, self.rate, self.connections, occasion.seconds)
+                measured = _generated(occasion, "paced", words)
+            finally:
+                over.set()
+        return {**measured, "series": before, "scrapes": scraping.result()}
+
+    def _scrape(self, admin: Path, over: threading.Event) -> int:
+        scrapes = 0
+        while not over.wait(self.every):
+            series(admin)
+            scrapes += 1
+        return scrapes
+
+    def described(self, seconds: float) -> str:
+        """The pacer's command line, and what is done beside it."""
+        pacer = f"python -m loadtests.comparing.paced PORT bench.test {self.rate:g} {self.connections} {seconds:g} SEED"
+        return pacer if self.every is None else f"{pacer}, and GET /metrics every {self.every:g} s"
+
+
+def series(admin: Path) -> int:
+    """Read a gateway's metrics; how many series there are. Raises `LoadError`."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(_GRACE)
+        link.connect(str(admin))
+        link.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: link.recv(1 << 18), b""))
+    if not text.startswith(b"HTTP/1.1 200"):
+        raise LoadError(f"the metrics cannot be read: {text[:200]!r}")
+    return sum(line.startswith(b"devhost_") for line in text.split(b"\n"))
 
 
 @dataclass(frozen=True)

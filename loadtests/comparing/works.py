@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .loads import Excess, IdleConnections, Load, Overload, Paced, Rest, Spread, WebSocket, Wrk
+from .loads import Excess, IdleConnections, Load, Overload, Paced, Rest, Scraped, Spread, WebSocket, Wrk
 from .proxies import GATEWAY, SHEDDING_POOL, Variant
 
 SERVERS = (GATEWAY, "nginx", "nginx+log", "haproxy", "envoy", "traefik", "caddy")
@@ -119,6 +119,18 @@ WORKS: dict[str, Work] = {
             "counts from the moment a request was due.",
         ),
         Work(
+            "scrape",
+            "4,000 requests a second while 500 routes are scraped",
+            (
+                Case("not scraped", Scraped(4000, 64, None), Variant(routes=500)),
+                Case("once a second", Scraped(4000, 64, 1.0), Variant(routes=500)),
+            ),
+            proxies=(GATEWAY,),
+            weight=5.0,
+            note="Every route has been asked for. Scrapers come every 15 s or so; master, control and worker share a\n"
+            "core here, which is what a machine with nothing to spare looks like.",
+        ),
+        Work(
             "idle-10000",
             "10,000 idle keep-alive connections",
             (Case("", IdleConnections(10_000), Variant(clients=10_100)),),
@@ -194,7 +206,7 @@ WORKS: dict[str, Work] = {
     )
 }
 
-ISSUE = (
+TARGETED = (
     "small-get",
     "connections",
     "down-100k",
@@ -206,11 +218,11 @@ ISSUE = (
     "half-load",
     "idle-10000",
 )
-"""What the targets are about, but for `overload` and `fairness`, which are short."""
+"""What the targets are about, but for those that are about the gateway alone."""
 SETS: dict[str, tuple[str, ...]] = {
-    "table": (*ISSUE, "overload", "fairness"),
+    "table": (*TARGETED, "scrape", "overload", "fairness"),
     "all": tuple(WORKS),
-    "growth": ("connections", "routes", "headers", "targets"),
+    "growth": ("connections", "routes", "one-of-routes", "headers", "targets"),
 }
 
 
@@ -264,6 +276,7 @@ TARGETS = (
     Target("idle-10000", "bytes_per_connection", 15_000),
     Target("one-of-routes", "cpu_us", 1.05, GATEWAY, case="10,000", peer_case="1"),
     Target("routes", "cpu_us", 1.05, GATEWAY, case="10,000", peer_case="1"),
+    Target("scrape", "p99", 1.5, GATEWAY, case="once a second", peer_case="not scraped"),
     Target("overload", "goodput_share", 0.9, case="waits", at_least=True),
     Target("overload", "goodput_share", 0.9, case="sheds", at_least=True),
     Target("overload", "goodput_share", 0.9, case="slow", at_least=True),

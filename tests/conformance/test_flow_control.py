@@ -115,3 +115,28 @@ def test_a_connection_that_was_held_back_goes_on_when_it_reads(
     client.send(gateway.request() * 300)
     got = [client.read_response(timeout=10) for _ in range(300)]
     assert all(answer.complete and len(answer.body) == 30_000 for answer in got)
+
+
+@pytest.mark.case("WS-87")
+def test_what_a_target_sent_before_its_end_arrives_at_a_client_that_had_ended_first(
+    gateway: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    size = 24 * MIB
+
+    def switch(connection: UpstreamConnection, _: Received) -> None:
+        connection.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+        assert connection.wait_end(5) == "fin"
+        connection.send(b"d" * size, timeout=20)
+        connection.close()
+
+    upstream.serve(switch)
+    client = gateway.connect(receive_buffer=65536)
+    client.send(gateway.request(headers={"Connection": "Upgrade", "Upgrade": "foo"}))
+    assert client.start_response().status == 101
+    client.half_close()
+    # Read slowly, so that the target is paused to its last bytes: both ways are shut then, but not empty.
+    got = 0
+    while piece := client.read_some(timeout=10):
+        got += len(piece)
+        time.sleep(0.002)
+    assert (got, client.end) == (size, "fin")
