@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server import answers
 from devhost_server.accounting import Accounts
+from devhost_server.admission import Admission
 from devhost_server.clients import Clients
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange, internal_fault
@@ -65,6 +66,7 @@ class Gateway:
         self.accounts = Accounts(scoreboard.row(slot), log)
         self.clients = Clients(self.accounts.row)
         self.hangups = Hangups()
+        self.admission = Admission()
         self.pool = UpstreamPool(self._upstream)
         self._ids: list[bytes] = []
         self.serve(snapshot)

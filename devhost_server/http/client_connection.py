@@ -51,7 +51,7 @@ _COPY_LIMIT: Final = 16 * 1024
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 
-_IDLE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(6)
+_IDLE, _IN_LINE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(7)
 
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
@@ -72,7 +72,6 @@ class ClientConnection(asyncio.Protocol):
         "_left",
         "_line",
         "_lingered",
-        "_loop",
         "_parsed",
         "_paused_for",
         "_progress",
@@ -95,7 +94,6 @@ class ClientConnection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.gateway = cast("Gateway", config.app)
-        self._loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
         self.peer: Peer = None  # type: ignore[assignment] # likewise
         self.listener = 0
@@ -119,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         peer = self.peer.address.decode() if self.peer is not None else "?"
-        state = ("idle", "body", "busy", "linger", "closed", "tunnel")[self._state]
+        state = ("idle", "in line", "body", "busy", "linger", "closed", "tunnel")[self._state]
         return f"<ClientConnection {peer} {state}>"
 
     # -- the transport's calls ----------------------------------------------------------------------------------------
@@ -137,13 +135,16 @@ class ClientConnection(asyncio.Protocol):
         if state == _IDLE:
             if self._write_paused:
                 self._queue(data)  # a client that does not take its answers gets no more of them
-            else:
+            elif self.gateway.admission.room > 0 or self._buffer:
                 self._read_head(data)
+            else:
+                self._queue(data)
+                self._stand_in_line()
         elif state == _BODY:
             if not self._write_paused:
                 self.arm(self.gateway.timeouts.body_idle)
             self._read_body(data)
-        elif state == _BUSY:
+        elif state == _BUSY or state == _IN_LINE:  # noqa: PLR1714, SIM109 -- speed
             self._queue(data)
         elif state == _LINGER:
             self._lingered += len(data)
@@ -181,7 +182,8 @@ class ClientConnection(asyncio.Protocol):
             if self._state == _IDLE:
                 self.arm(self.gateway.clients.idle_seconds)
                 self.resume_body()
-                self._loop.call_soon(self._next)
+                if self._buffer:
+                    self._stand_in_line()
             return
         self.deadline = NEVER
         if self._state == _BODY:
@@ -238,6 +240,7 @@ class ClientConnection(asyncio.Protocol):
     # -- the head -----------------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
+        self.gateway.admission.room -= 1
         fresh = True
         if self._buffer:
             fresh = self._buffer == b"\r"  # half an empty line is no beginning of a request
@@ -525,7 +528,7 @@ class ClientConnection(asyncio.Protocol):
             return  # the deadline is that of writing; reading and the next request wait for `resume_writing`
         self.arm(self.gateway.clients.idle_seconds)
         if self._buffer:
-            self._loop.call_soon(self._next)
+            self._stand_in_line()
         elif self._paused_for:
             self.resume_body()
 
@@ -558,9 +561,16 @@ class ClientConnection(asyncio.Protocol):
         early, self._buffer = self._buffer, b""
         return early
 
-    def _next(self) -> None:
-        """Read the next of the pipelined requests."""
-        if self._state == _IDLE and self._buffer and not self._write_paused:
+    def _stand_in_line(self) -> None:
+        """Let what is in the buffer wait for a later turn of the loop."""
+        self._state = _IN_LINE
+        self.deadline = NEVER
+        self.gateway.admission.join(self)
+
+    def take_turn(self) -> None:
+        """Begin the request that stood in line, if the client is still there."""
+        if self._state == _IN_LINE:
+            self._state = _IDLE
             data, self._buffer = self._buffer, b""
             self.resume_body()
             self._read_head(data)

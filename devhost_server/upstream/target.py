@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
 
-from devhost_server.deadlines import Wheel
+from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.exchange import Exchange
 from devhost_server.failures import (
     CONNECT_FAILED,
@@ -39,22 +39,27 @@ _OURS: Final = frozenset(
     (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE)
 )
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# An event loop counts in milliseconds, and from when its turn began: a timer may be as early as this.
+_TIMER_SECONDS: Final = 0.001
+# How many are refused in one turn of the loop.
+_REFUSALS: Final = 16
 
 
 class Waiter:
-    """An exchange that waits for a connection; `exchange` is None once it no longer does."""
+    """An exchange that waits for a connection, until `until` (monotonic seconds).
 
-    __slots__ = ("exchange", "timer")
+    `exchange` is None once it no longer does.
+    """
+
+    __slots__ = ("exchange", "until")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange: Exchange | None = exchange
-        self.timer: asyncio.TimerHandle | None = None
+        self.until = NEVER
 
     def leave(self) -> Exchange | None:
         """Stop waiting; give who waited, None if nobody did any more."""
         exchange, self.exchange = self.exchange, None
-        if self.timer is not None:
-            self.timer.cancel()
         return None if exchange is None or exchange.over else exchange
 
 
@@ -96,6 +101,10 @@ class Target:
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
         self._open = 0  # connections there are or that are being made
         self._waiters: deque[Waiter] = deque()
+        # Those of them who wait for one that is in use. They all wait equally long: the first is the first to give up,
+        # and one timer does for all.
+        self._impatient: deque[Waiter] = deque()
+        self._patience: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()  # what keeps the tasks alive
         self._dialling = 0
         self._retired = False
@@ -130,8 +139,10 @@ class Target:
         elif self.pool.wait <= 0:
             return self._full()
         else:
-            loop = asyncio.get_running_loop()
-            waiter.timer = loop.call_later(self.pool.wait, self._give_up, waiter)
+            waiter.until = time.monotonic() + self.pool.wait
+            self._impatient.append(waiter)
+            if self._patience is None:
+                self._wait_until(waiter.until)
         self._waiters.append(waiter)
         return waiter
 
@@ -185,6 +196,8 @@ class Target:
         while self._waiters:
             exchange = self._waiters.popleft().leave()
             if exchange is not None:
+                if self._impatient and self._impatient[0].exchange is None:
+                    self._impatient.popleft()  # it is in both lines
                 self.active += 1
                 exchange.post(connection)
                 return
@@ -196,15 +209,32 @@ class Target:
             f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s."
         )
 
-    def _give_up(self, waiter: Waiter) -> None:
-        exchange = waiter.leave()
+    def _wait_until(self, until: float) -> None:
+        seconds = max(until - time.monotonic(), 0.0) + _TIMER_SECONDS
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """Refuse those who have waited long enough, and look again when the next one will have.
+
+        A few at a time: while many are refused at a stretch, no answer would free a connection for the others.
+        """
+        self._patience = None
+        now = time.monotonic()
+        impatient = self._impatient
+        refused = 0
+        while impatient and refused < _REFUSALS and (impatient[0].until <= now or impatient[0].exchange is None):
+            exchange = impatient.popleft().leave()
+            if exchange is not None:
+                refused += 1
+                exchange.post(self._full())
         self._forget_those_who_left()
-        if exchange is not None:
-            exchange.post(self._full())
+        if impatient and self._patience is None:
+            self._wait_until(impatient[0].until)
 
     def _forget_those_who_left(self) -> None:
-        while self._waiters and self._waiters[0].exchange is None:
-            self._waiters.popleft()
+        for line in (self._waiters, self._impatient):
+            while line and line[0].exchange is None:
+                line.popleft()
 
     def _connect_for_waiters(self) -> None:
         """Use room for a new connection that has just appeared, if somebody waits without one being made."""

@@ -5,6 +5,7 @@ that the gateway itself has opened to its target.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -106,6 +107,7 @@ class Loopback:
         self.log = AccessLog(log, self.board.row(0), 0)
         self.gateway = Gateway(self.board, 0, snapshot, self.log, wheel)
         self.gateway.clients.listen({LISTENER: 0})
+        self.gateway.admission.room = sys.maxsize  # there are no turns here
         self.client, self.client_transport = self.connect()
         self.server = self.loop.run_until_complete(self._fill(idle))
         self.server_transport = cast("MemoryTransport", self.server.transport)

@@ -318,6 +318,55 @@ def test_waiting_has_an_end(play: Play) -> None:
     play(scene)
 
 
+def test_each_waits_its_own_time(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            clock = asyncio.get_running_loop().time
+            target = target_for(house, max_connections=1, wait=0.2)
+            connection = await connected(target)
+            line, asked = [], []
+            for _ in range(4):
+                line.append(ask(target))
+                asked.append(clock())
+                await asyncio.sleep(0.03)
+            await used(target, connection)
+            assert line[0].connection is connection
+            seen: dict[int, float] = {}
+
+            def all_refused() -> bool:
+                seen.update({at: clock() for at in (1, 2, 3) if line[at].events and at not in seen})
+                return len(seen) == 3
+
+            await until(all_refused)
+            for at, when in seen.items():
+                assert line[at].fault.failure.flag == "UO"
+                assert when - asked[at] >= 0.199
+            assert sorted(seen, key=seen.__getitem__) == [1, 2, 3]
+            assert state(target) == (1, 0, 0)
+            assert not target._impatient
+
+    play(scene)
+
+
+def test_whoever_leaves_the_line_is_not_refused_later(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=1, wait=0.05)
+            await connected(target)
+            line = [ask(target) for _ in range(3)]
+            for asker in line[:2]:
+                assert asker.waiter is not None
+                asker.waiter.leave()
+            await until(lambda: line[2].events)
+            assert line[2].fault.failure.flag == "UO"
+            assert not line[0].events
+            assert not line[1].events
+            assert state(target)[2] == 0
+            assert not target._impatient
+
+    play(scene)
+
+
 def test_no_waiting_is_a_refusal_at_once(play: Play) -> None:
     async def scene() -> None:
         async with serving() as house:

@@ -1,0 +1,25 @@
+"""More requests than can be served: those that can be are, and the others are told so soon."""
+
+import time
+
+from tests.integration.helpers import EchoGateway, Storm
+from tests.support import request
+
+_CONNECTIONS, _ANSWER_SECONDS = 64, 0.05
+_CAPACITY = _CONNECTIONS / _ANSWER_SECONDS  # answers a second that the connections to the target give
+_SECONDS = 4.0
+
+
+def test_a_flood_of_refusals_leaves_the_target_at_work() -> None:
+    """Hundreds of clients that ask again as soon as they are refused: the worker has no time left to spare."""
+    pool = {"max_connections": _CONNECTIONS, "max_idle": _CONNECTIONS, "wait": "50ms"}
+    gateway = EchoGateway(routes={"echo": {"host": "*", "upstream": "narrow"}})
+    gateway.settings["upstreams"] = {"narrow": {"targets": [gateway.echo_url], "pool": pool}}
+    gateway.write_config(gateway.settings)
+    with gateway:
+        slow = request("GET", f"/delay/{_ANSWER_SECONDS}")
+        with Storm(gateway.port, connections=1500, requests=(slow,)) as storm:
+            time.sleep(_SECONDS)
+        assert set(storm.outcomes) == {200, 503}, storm.details
+        assert storm.outcomes[503] > storm.outcomes[200]
+        assert storm.outcomes[200] >= 0.7 * _CAPACITY * _SECONDS
