@@ -46,11 +46,13 @@ class Clients:
         self.heads.make_room(len(snapshot.settings.routes))
         if not self.draining:
             self.idle_seconds = snapshot.timeouts.keepalive
-        if snapshot.trusted != self._trusted:
-            self._trusted = snapshot.trusted
+        trusted, self._trusted = self._trusted, snapshot.trusted
+        if snapshot.trusted != trusted:
             self._peers.clear()
             self.heads.clear()
-            for client in self.connections:
+        for client in self.connections:
+            client.judge_anew()
+            if snapshot.trusted != trusted:
                 client.meet(self._peer_of(client))
 
     def listen(self, names: dict[object, int]) -> None:

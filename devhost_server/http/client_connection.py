@@ -46,6 +46,8 @@ _PIPELINE_LIMIT: Final = 64 * 1024
 WRITE_HIGH: Final = 128 * 1024
 # Above this, the parts of a chunk are handed over one by one rather than copied together.
 _COPY_LIMIT: Final = 16 * 1024
+# A head up to this size is remembered whole: polls and health checks are short.
+_REPEATED_LIMIT: Final = 512
 # RFC 9112 §9.6: how long, and how much, is still read after the last response, so that the client sees it before a
 # reset. Two seconds is what nginx waits between two reads; it bounds the whole at 30.
 _LINGER_SECONDS: Final = 2.0
@@ -75,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         "_parsed",
         "_paused_for",
         "_progress",
+        "_repeated",
         "_state",
         "_write_paused",
         "deadline",
@@ -114,6 +117,7 @@ class ClientConnection(asyncio.Protocol):
         self._parsed: ParsedLine = (b"", b"", False)
         self._block = b""
         self._fields: RequestFields | None = None
+        self._repeated: tuple[bytes, bytes, bytes, RequestFields] | None = None  # the whole of it, where it is short
 
     def __repr__(self) -> str:
         peer = self.peer.address.decode() if self.peer is not None else "?"
@@ -240,7 +244,16 @@ class ClientConnection(asyncio.Protocol):
     # -- the head -----------------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
+        """Begin a request if its head is there as a whole."""
         self.gateway.admission.room -= 1
+        repeated = self._repeated
+        if repeated is not None and data == repeated[0] and not self._buffer:
+            # A poll or a health check: what was found out about the last request holds for this one.
+            _, method, target, fields = repeated
+            exchange = Exchange(self, method, target, fields, time.monotonic())
+            exchange.host = fields.host or b""
+            self._begin(exchange, fields, b"")
+            return
         fresh = True
         if self._buffer:
             fresh = self._buffer == b"\r"  # half an empty line is no beginning of a request
@@ -248,11 +261,14 @@ class ClientConnection(asyncio.Protocol):
         if data[:2] == b"\r\n":
             data = _EMPTY_LINES.sub(b"", data, 1)  # RFC 9112 §2.2: empty lines before a request are ignored
         end = data.find(b"\r\n\r\n")
-        limits = self.gateway.limits
-        if end < 0 or end > limits.head:
+        if end < 0 or end > self.gateway.limits.head:
             self._read_partial(data, fresh=fresh)
-            return
-        self._buffer = b""
+        else:
+            self._buffer = b""
+            self._take_head(data, end)
+
+    def _take_head(self, data: bytes, end: int) -> None:
+        """Judge the head that ends at `end`, and begin its request or refuse it."""
         line_end = data.find(b"\r\n")
         line = data[:line_end]
         flaw = None if line == self._line else self._take_line(line)
@@ -270,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             fields = found
         is_path = target[:1] == b"/"
-        if fields.suspect or not is_path or old or len(target) > limits.target:
+        if fields.suspect or not is_path or old or len(target) > self.gateway.limits.target:
             fault = self._judge(target, fields, old=old)
             if fault is not None:
                 self._refuse(fault, data[:end])
@@ -281,7 +297,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.host = fields.host or b""
         else:
             exchange.host, exchange.target_path = split_absolute(method, target)
-        self._begin(exchange, fields, data[end + 4 :])
+        rest = data[end + 4 :]
+        if end <= _REPEATED_LIMIT and is_path and not (rest or old or fields.length or fields.chunked):
+            self._repeated = data, method, target, fields
+        self._begin(exchange, fields, rest)
 
     def _take_line(self, line: bytes) -> Fault | None:
         known = self.gateway.clients.heads.line(line)
@@ -354,7 +373,11 @@ class ClientConnection(asyncio.Protocol):
     def meet(self, peer: Peer) -> None:
         """Take the peer for who it is (now): what its fields meant before may have rested on trust."""
         self.peer = peer
-        self._fields = None
+        self.judge_anew()
+
+    def judge_anew(self) -> None:
+        """Forget what was found sound: the limits, or whom to trust, may have changed."""
+        self._fields = self._repeated = None
 
     def refuse_connection(self, fault: Fault) -> None:
         """Answer before anything was asked: there is no room for this connection."""

@@ -260,13 +260,16 @@ class ServerConnection(asyncio.Protocol):
             data = self._buffer + data
             self._buffer = b""
         while self._state == _HEAD:
-            end = data.find(b"\r\n\r\n")
-            if end < 0 or end > _HEAD_LIMIT:
-                self._keep_partial(data)
-                return
             target = self.target
-            text = data[:end]
-            head = target.known_head if text == target.known_head_text else self._analyse(text)
+            if data.startswith(target.known_head_text):
+                head: ResponseHead | Fault = target.known_head
+                end = len(target.known_head_text) - 4
+            else:
+                end = data.find(b"\r\n\r\n")
+                if end < 0 or end > _HEAD_LIMIT:
+                    self._keep_partial(data)
+                    return
+                head = self._analyse(data[:end])
             if isinstance(head, Fault):
                 self._fail(head)
                 return
@@ -287,7 +290,7 @@ class ServerConnection(asyncio.Protocol):
             return UPSTREAM_HEAD_SIZE(f"The answer has more than {_LINES_LIMIT} header lines.")
         head = parse_response(text[:line_end], block)
         if isinstance(head, ResponseHead) and len(text) <= _KNOWN_LIMIT and b"cookie" not in text.lower():
-            self.target.known_head_text, self.target.known_head = text, head
+            self.target.known_head_text, self.target.known_head = text + b"\r\n\r\n", head
         return head
 
     def _keep_partial(self, data: bytes) -> None:

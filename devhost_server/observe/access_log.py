@@ -48,6 +48,8 @@ _BATCH_BYTES: Final = 32 * 1024
 # Seconds until a destination that fails is tried again, and until it is told again that it does.
 _RETRY: Final = 1.0
 _REMINDER: Final = 60.0
+PLACED: Final = b'%b"attempts":%d,"connect_ms":%b,'
+_OUTCOME: Final = b',"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":'
 _MEMORY: Final = 1024
 _MEMORY_LENGTH: Final = 512
 
@@ -110,6 +112,30 @@ class _Memory(dict[bytes, bytes]):
         return value
 
 
+def _place(x: "Exchange") -> bytes:
+    """Give the part that says where a request went and how it got there."""
+    if x.target is not None:
+        place = x.target.log_place
+    else:
+        place = b'"upstream":%b,"target_addr":null,' % (b"null" if x.route is None else x.route.log_upstream)
+    connect = b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null"
+    return PLACED % (place, x.attempts, connect)
+
+
+def _outcome(x: "Exchange") -> bytes:
+    """Give the part behind the target of a request: what came of it, up to the size of the answer."""
+    flag = b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"'
+    return _OUTCOME % (b"HTTP/1.0" if x.old else b"HTTP/1.1", x.status, flag, x.bytes_in)
+
+
+class _Outcomes(dict[int, bytes]):
+    """The same for an HTTP/1.1 request without a body and without a fault, by status: there are 500 at most."""
+
+    def __missing__(self, status: int) -> bytes:
+        outcome = self[status] = _OUTCOME % (b"HTTP/1.1", status, b"null", 0)
+        return outcome
+
+
 class AccessLog:
     """One worker's access log. `destination` is a path, "stdout" or None for no log at all.
 
@@ -123,9 +149,10 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._stuck = False
-        self._second = -1
-        self._stamp = b""
+        self._now = self._second = -1
+        self._stamp = self._second_stamp = b""
         self._words = _Memory()
+        self._usual_outcomes = _Outcomes()
         self._sink: Sink | None = None
         self._retry_at = self._quiet_until = 0.0  # monotonic seconds
         self.enabled = destination is not None
@@ -178,35 +205,21 @@ class AccessLog:
     def write(self, exchange: "Exchange", seconds: float) -> None:
         """Add the line of an exchange that is over and took `seconds`."""
         x = exchange
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        fields, target, path = x.fields, x.target, x.target_path
-        head, tail = self._shared_parts(x, fields)
-        if target is not None:
-            place = target.log_place
-        else:
-            place = b'"upstream":%b,"target_addr":null,' % (b"null" if x.route is None else x.route.log_upstream)
-        line = (
-            b'{"ts":"%b%03dZ","request_id":"%b",%b%b,"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,'
-            b'"bytes_out":%d,"duration_ms":%.3f,%b"attempts":%d,"connect_ms":%b,"upstream_ms":%b,%b'
-        ) % (
+        now = int(time.time() * 1000)
+        if now != self._now:
+            self._set_clock(now)
+        target, path = x.target, x.target_path
+        head, tail = self._shared_parts(x, x.fields)
+        usual = x.fault is None and not x.bytes_in and not x.old
+        line = b'{"ts":"%b","request_id":"%b",%b%b%b%d,"duration_ms":%.3f,%b"upstream_ms":%b,%b' % (
             self._stamp,
-            int((now - second) * 1000),
             x.request_id,
             head,
             quoted(without_secrets(path)) if path.translate(None, _HARMLESS) else b'"' + path + b'"',
-            b"HTTP/1.0" if x.old else b"HTTP/1.1",
-            x.status,
-            b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"',
-            x.bytes_in,
+            self._usual_outcomes[x.status] if usual else _outcome(x),
             x.bytes_out,
             seconds * 1000,
-            place,
-            x.attempts,
-            b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null",
+            _place(x) if target is None or x.attempts != 1 or x.connect_seconds else target.log_place_at_once,
             b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
             tail,
         )
@@ -217,6 +230,15 @@ class AccessLog:
                 self.flush()
             elif self._size > _HELD_BYTES:
                 self._drop(len(self._lines) // 4)
+
+    def _set_clock(self, now: int) -> None:
+        """Make the time stamp for a millisecond of Unix time; the second's part of it lasts for a second."""
+        self._now = now
+        second, fraction = divmod(now, 1000)
+        if second != self._second:
+            self._second = second
+            self._second_stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        self._stamp = b"%b.%03dZ" % (self._second_stamp, fraction)
 
     def _shared_parts(self, x: "Exchange", fields: "RequestFields | None") -> tuple[bytes, bytes]:
         """Give the parts that requests with the same fields share: from the route to the host, and from the worker on.
@@ -303,8 +325,6 @@ class Sink:
     reader. What was written of a line is always followed by its rest.
     """
 
-    _piece_limit = _HELD_BYTES
-
     def __init__(self, fd: int) -> None:
         self.gone = False
         self.error: OSError | None = None
@@ -338,11 +358,7 @@ class Sink:
 
     def _piece_end(self, lines: list[bytes], at: int) -> int:
         """Give the end of the lines from `at` on that go out in one write."""
-        end, size = at + 1, len(lines[at])
-        while end < len(lines) and size + len(lines[end]) <= self._piece_limit:
-            size += len(lines[end])
-            end += 1
-        return end
+        return len(lines)
 
     def _send(self, piece: bytes) -> int:
         return os.write(self._fd, piece)
@@ -358,7 +374,12 @@ class _SharedSink(Sink):
     POSIX keeps writes of up to PIPE_BUF bytes in one piece, so that lines of different workers do not mix.
     """
 
-    _piece_limit = select.PIPE_BUF
+    def _piece_end(self, lines: list[bytes], at: int) -> int:
+        end, size = at + 1, len(lines[at])
+        while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
+            size += len(lines[end])
+            end += 1
+        return end
 
 
 class _SocketSink(_SharedSink):

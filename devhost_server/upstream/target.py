@@ -31,6 +31,7 @@ from devhost_server.failures import (
 )
 from devhost_server.http.response_head import parse_response
 from devhost_server.http.server_connection import ServerConnection
+from devhost_server.observe.access_log import PLACED
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 
@@ -85,8 +86,8 @@ class Target:
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[tuple[bytes, int], int] = {}
         self.active = 0  # connections that carry an exchange
-        # The last response head, and what it says; connections to the target read and write it.
-        self.known_head_text = b""
+        # The last response head with its empty line, and what it says; connections to the target read and write it.
+        self.known_head_text = b"\r\n\r\n"
         self.known_head = parse_response(b"", b"")
         self._wheel = wheel
         parts = urlsplit(options.url)
@@ -97,6 +98,7 @@ class Target:
         self.authority = b"localhost" if self.unix_path is not None else parts.netloc.encode()
         self.address = f"unix:{parts.path}" if self.unix_path is not None else _address(self.host, self.port)
         self.log_place = b'"upstream":"%b","target_addr":"%b",' % (upstream.encode(), self.address.encode())
+        self.log_place_at_once = PLACED % (self.log_place, 1, b"null")  # on the first try, over an idle connection
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
         self._open = 0  # connections there are or that are being made
