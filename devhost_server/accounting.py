@@ -34,6 +34,7 @@ _REQUEST_BYTES: Final = int(RouteCell.REQUEST_BYTES)
 _RESPONSE_BYTES: Final = int(RouteCell.RESPONSE_BYTES)
 _DURATION: Final = int(RouteCell.DURATION)
 _DURATION_SUM: Final = _DURATION + HISTOGRAM_CELLS - 1
+_HEAD_SUM: Final = HISTOGRAM_CELLS - 1
 _CODES: Final = int(RouteCell.CODES)
 _FLAG_CELLS: Final = {flag: RouteCell.FAILURES + index for index, flag in enumerate(FLAGS)}
 _RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in enumerate(RETRY_REASONS)}
@@ -76,22 +77,20 @@ class Accounts:
         row[at + _DURATION_SUM] += took
         if x.fault is not None:
             row[at + _FLAG_CELLS[x.fault.failure.flag]] += 1
-        if x.response is not None:
-            self._count_answer(x, route.upstream)
+        response, target, upstream = x.response, x.target, route.upstream
+        if response is not None and target is not None and upstream is not None:
+            counter = target.code_cells.get(key) if response.status == x.status else None
+            if counter is None:
+                self.count_target(target, x.method, response.status)
+            else:
+                row[counter] += 1
+            took, at = int(x.upstream_seconds * 1e6), upstream.head_cell
+            row[at + bisect_left(BUCKETS, took)] += 1
+            row[at + _HEAD_SUM] += took
+            if x.connect_seconds:
+                observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
         if self.log.enabled:
             self.log.write(x, seconds)
-
-    def _count_answer(self, x: "Exchange", upstream: "Upstream | None") -> None:
-        """Count what the target answered, and how long that and the connecting took."""
-        row = self.row
-        if x.target is None or x.response is None or upstream is None:
-            return
-        self.count_target(x.target, x.method, x.response.status)
-        took, at = int(x.upstream_seconds * 1e6), upstream.head_cell
-        row[at + bisect_left(BUCKETS, took)] += 1
-        row[at + HISTOGRAM_CELLS - 1] += took
-        if x.connect_seconds:
-            observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
 
     def count_target(self, target: "Target", method: bytes, status: int) -> None:
         """Count a try on a target by what it answered, or by the status of the failure."""

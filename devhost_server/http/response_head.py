@@ -32,6 +32,9 @@ class ResponseHead:
     """The head of one response. `line` is status and reason as sent; `forward` is the block that is passed on."""
 
     __slots__ = (
+        "before_id",
+        "behind_id",
+        "bodiless",
         "chunked",
         "close",
         "dated",
@@ -49,7 +52,9 @@ class ResponseHead:
         self.status = status
         self.line = line
         self.old = old  # HTTP/1.0
+        self.bodiless = status < 200 or status in (204, 304)  # whoever asked
         self.forward = b""
+        self.before_id = self.behind_id = b""  # what is sent before and behind the request id, once it was made
         self.length: int | None = None
         self.chunked = False
         self.close = False
@@ -60,7 +65,7 @@ class ResponseHead:
 
     def allows_body(self, method: bytes) -> bool:
         """Whether content follows this head as the answer to `method` (RFC 9112 §6.3 items 1 and 2)."""
-        return method != b"HEAD" and self.status not in (204, 304) and self.status >= 200
+        return not self.bodiless and method != b"HEAD"
 
 
 _Take = Callable[[ResponseHead, bytes], "bool | Fault"]

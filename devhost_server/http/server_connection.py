@@ -335,7 +335,7 @@ class ServerConnection(asyncio.Protocol):
         exchange.upstream_seconds = time.monotonic() - exchange.sent_at
         self.reusable = not head.close
         self._state = _BODY
-        exchange.has_content = head.allows_body(exchange.method)
+        exchange.has_content = not head.bodiless and exchange.method != b"HEAD"
         if not exchange.has_content:
             self._framing = _NO_BODY
         elif head.chunked:
