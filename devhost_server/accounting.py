@@ -2,10 +2,15 @@
 
 Plain additions to memory that the control process reads (see `devhost_server.observe.scoreboard`). Where the cells of a
 route or target lie is known from the configuration; which of them a method and status go to is remembered.
+
+The exchanges that end in one turn of the event loop are entered together at its end, when what was written in it is
+sent too. A dozen entries in one loop cost half of what they cost each between two pieces of traffic, which push this
+code out of the processor's caches: together that is a tenth of what an exchange costs.
 """
 
 import time
 from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from devhost_server.failures import FLAGS, UPSTREAM_PROTOCOL
@@ -24,6 +29,7 @@ from devhost_server.observe.scoreboard import (
 )
 
 if TYPE_CHECKING:
+    from devhost_server.deadlines import Soon
     from devhost_server.exchange import Exchange
     from devhost_server.snapshot import Route
     from devhost_server.upstream.target import Target
@@ -41,24 +47,51 @@ _RETRY_CELLS: Final = {reason: UpstreamCell.RETRIES + index for index, reason in
 
 
 class Accounts:
-    """The books of one worker. `in_flight` is the number of exchanges that have a route and are not over."""
+    """The books of one worker. `in_flight` is the number of exchanges that have a route and are not over.
 
-    def __init__(self, row: memoryview, log: AccessLog) -> None:
+    What has no route is counted for `unrouted`. `soon` calls what it is given at the end of this turn of the loop.
+    """
+
+    def __init__(self, row: memoryview, log: AccessLog, unrouted: "Route", soon: "Soon") -> None:
         self.row = row
         self.log = log
+        self.unrouted = unrouted
         self.in_flight = 0
+        self._soon = soon
+        self._over: deque[Exchange] = deque()
+        self._scheduled = False
 
     def begin(self, route: "Route") -> None:
         """Count an exchange in."""
         self.row[route.cell] += 1
         self.in_flight += 1
 
-    def end(self, x: "Exchange", unrouted: "Route") -> None:
-        """Count and log an exchange that is over, once; without a route it counts for `unrouted`."""
-        seconds = time.monotonic() - x.started
+    def end(self, x: "Exchange") -> None:
+        """Count and log an exchange that is over, at the end of this turn; to be called once for each."""
+        x.seconds = time.monotonic() - x.started
+        self._over.append(x)
+        if not self._scheduled:
+            self._scheduled = True
+            self._soon(self._end_turn)
+
+    def settle(self) -> None:
+        """Enter what is over now; for when there may be no end of this turn."""
+        while self._over:
+            self._enter(self._over.popleft())
+
+    def _end_turn(self) -> None:
+        self._scheduled = False
+        try:
+            self.settle()
+        finally:
+            if self._over and not self._scheduled:  # an error of ours costs one entry, not those behind it
+                self._scheduled = True
+                self._soon(self._end_turn)
+
+    def _enter(self, x: "Exchange") -> None:
         row, route = self.row, x.route
         if route is None:
-            route = unrouted
+            route = self.unrouted
         else:
             row[route.cell] -= 1
             self.in_flight -= 1
@@ -72,7 +105,7 @@ class Accounts:
         if x.bytes_in:
             row[at + _REQUEST_BYTES] += x.bytes_in
         row[at + _RESPONSE_BYTES] += x.bytes_out
-        took = int(seconds * 1e6)
+        took = int(x.seconds * 1e6)
         row[at + _DURATION + bisect_left(BUCKETS, took)] += 1
         row[at + _DURATION_SUM] += took
         if x.fault is not None:
@@ -90,7 +123,7 @@ class Accounts:
             if x.connect_seconds:
                 observe(row, upstream.cell + UpstreamCell.CONNECT_DURATION, int(x.connect_seconds * 1e6))
         if self.log.enabled:
-            self.log.write(x, seconds)
+            self.log.write(x)
 
     def count_target(self, target: "Target", method: bytes, status: int) -> None:
         """Count a try on a target by what it answered, or by the status of the failure."""

@@ -7,11 +7,11 @@ into the processor's caches is gone when its answer comes. So a turn begins a fe
 their bytes, in line for the next; an answer is always worked on in the turn in which it comes.
 """
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from devhost_server.deadlines import Soon
     from devhost_server.http.client_connection import ClientConnection
 
 PER_TURN: Final = 32
@@ -20,10 +20,11 @@ PER_TURN: Final = 32
 class Admission:
     """The line of one worker. `room` is how many more requests may begin in this turn; whoever begins one takes it."""
 
-    __slots__ = ("_line", "_scheduled", "room")
+    __slots__ = ("_line", "_scheduled", "_soon", "room")
 
-    def __init__(self) -> None:
+    def __init__(self, soon: "Soon") -> None:
         self.room = PER_TURN
+        self._soon = soon
         self._line: deque[ClientConnection] = deque()
         self._scheduled = False
 
@@ -35,7 +36,7 @@ class Admission:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._turn)
+        self._soon(self._turn)
 
     def _turn(self) -> None:
         line = self._line

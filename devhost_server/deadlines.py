@@ -14,6 +14,10 @@ NEVER: Final = float("inf")
 TICK: Final = 0.05
 
 
+Soon = Callable[[Callable[[], None]], object]
+"""Calls what it is given at the end of this turn of the event loop: its `call_soon`."""
+
+
 class Timed(Protocol):
     """What a wheel can watch. `visit` belongs to the wheel; begin with `NEVER`."""
 

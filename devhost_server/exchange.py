@@ -66,6 +66,7 @@ class Exchange:
         "response",
         "response_started",
         "route",
+        "seconds",
         "sent_at",
         "started",
         "status",
@@ -108,6 +109,7 @@ class Exchange:
         self.fault: Fault | None = None
         # What it took.
         self.started = started  # monotonic seconds
+        self.seconds = 0.0  # all of it, once it is over
         self.sent_at = 0.0
         self.connect_seconds = 0.0
         self.upstream_seconds = 0.0  # from the last sending of the head to the response head

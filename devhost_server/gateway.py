@@ -18,7 +18,7 @@ from devhost_server import answers
 from devhost_server.accounting import Accounts
 from devhost_server.admission import Admission
 from devhost_server.clients import Clients
-from devhost_server.deadlines import Wheel
+from devhost_server.deadlines import Soon, Wheel
 from devhost_server.exchange import Event, Exchange, internal_fault
 from devhost_server.failures import (
     BAD_HOST,
@@ -60,13 +60,15 @@ _IDS: Final = 256
 class Gateway:
     """What one worker serves with: the current snapshot, the clients it serves, and the books it keeps."""
 
-    def __init__(self, scoreboard: Scoreboard, slot: int, snapshot: Snapshot, log: AccessLog, wheel: Wheel) -> None:
+    def __init__(
+        self, scoreboard: Scoreboard, slot: int, snapshot: Snapshot, log: AccessLog, wheel: Wheel, soon: Soon
+    ) -> None:
         self.snapshot = snapshot
         self.wheel = wheel
-        self.accounts = Accounts(scoreboard.row(slot), log)
+        self.accounts = Accounts(scoreboard.row(slot), log, snapshot.unrouted, soon)
         self.clients = Clients(self.accounts.row)
         self.hangups = Hangups()
-        self.admission = Admission()
+        self.admission = Admission(soon)
         self.pool = UpstreamPool(self._upstream)
         self._ids: list[bytes] = []
         self.serve(snapshot)
@@ -77,6 +79,7 @@ class Gateway:
         self.limits = snapshot.limits
         self.timeouts = snapshot.timeouts
         self.clients.serve(snapshot)
+        self.accounts.unrouted = snapshot.unrouted
         self.accounts.row[Slot.GENERATION] = snapshot.generation
 
     def _upstream(self, name: str) -> "Upstream | None":
@@ -382,7 +385,7 @@ class Gateway:
 
     def _close_books(self, x: Exchange) -> None:
         """Count and log an exchange that is over. Every exchange comes here exactly once."""
-        self.accounts.end(x, self.snapshot.unrouted)
+        self.accounts.end(x)
         if self.clients.draining:
             self.clients.count_end(x)
 

@@ -150,7 +150,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._reopened = self._board[Board.REOPEN_LOGS]
         snapshot = await self._builder.build(await self._read_document(), None)
         log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
-        self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel)
+        self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel, loop.call_soon)
         self._gateway.clients.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
         # Something may have been published while this was being built: whoever is new begins with the latest.
         while self._board[Board.GENERATION] not in (self._row[Slot.GENERATION], self._row[Slot.REJECTED]):
@@ -175,6 +175,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         finally:
             hold_signals()  # without a loop, one that comes now would make this end look like a violent one
             ticking.cancel()
+            self._gateway.accounts.settle()
             self._gateway.write_gauges()
             await self._finish_log()
 
@@ -209,6 +210,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         """Stop without waiting for anything: what is in flight is cut."""
         self._gateway.clients.begin_drain()
         self._gateway.clients.cut_everything()
+        self._gateway.accounts.settle()
         self._gateway.accounts.log.close()
         os._exit(0)
 
@@ -284,6 +286,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         return AccessLog.opened(access, self._row, self.slot)
 
     def _swap(self, previous: Snapshot, snapshot: Snapshot, log: AccessLog) -> None:
+        self._gateway.accounts.settle()
         if log is not self._gateway.accounts.log:
             self._gateway.accounts.log.close()
             self._gateway.accounts.log = log

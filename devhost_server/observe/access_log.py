@@ -202,9 +202,8 @@ class AccessLog:
             worker = self._worker.decode()
             _log.error("worker %s: %s; lines that cannot be kept are lost, and counted", worker, sentence)
 
-    def write(self, exchange: "Exchange", seconds: float) -> None:
-        """Add the line of an exchange that is over and took `seconds`."""
-        x = exchange
+    def write(self, x: "Exchange") -> None:
+        """Add the line of an exchange that is over."""
         now = int(time.time() * 1000)
         if now != self._now:
             self._set_clock(now)
@@ -218,7 +217,7 @@ class AccessLog:
             quoted(without_secrets(path)) if path.translate(None, _HARMLESS) else b'"' + path + b'"',
             self._usual_outcomes[x.status] if usual else _outcome(x),
             x.bytes_out,
-            seconds * 1000,
+            x.seconds * 1000,
             _place(x) if target is None or x.attempts != 1 or x.connect_seconds else target.log_place_at_once,
             b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
             tail,

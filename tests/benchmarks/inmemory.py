@@ -105,7 +105,7 @@ class Loopback:
         document = Document(1, "dev", "cafe1234", settings, blocks)
         snapshot = self.loop.run_until_complete(Builder(self.board, 0, wheel).build(document, None))
         self.log = AccessLog(log, self.board.row(0), 0)
-        self.gateway = Gateway(self.board, 0, snapshot, self.log, wheel)
+        self.gateway = Gateway(self.board, 0, snapshot, self.log, wheel, self.loop.call_soon)
         self.gateway.clients.listen({LISTENER: 0})
         self.gateway.admission.room = sys.maxsize  # there are no turns here
         self.client, self.client_transport = self.connect()
@@ -135,6 +135,7 @@ class Loopback:
         """Pass one request and its answer through; give what the client got."""
         self.client.data_received(request)
         self.server.data_received(response)
+        self.gateway.accounts.settle()
         return self.client_transport.sent
 
     def close(self) -> None:

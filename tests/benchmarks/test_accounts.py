@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import prometheus_client
@@ -179,12 +179,13 @@ class Books:
     """All that is counted of an exchange, without its log line."""
 
     def __init__(self, row: memoryview) -> None:
-        self.accounts = Accounts(row, AccessLog(None, row, 0))
+        self.accounts = Accounts(row, AccessLog(None, row, 0), cast("Any", None), lambda end_turn: None)
 
     def count(self, x: Exchange) -> None:
         if x.route is not None:
             self.accounts.begin(x.route)
-            self.accounts.end(x, x.route)
+            self.accounts.end(x)
+            self.accounts.settle()
 
     def requests(self, x: Exchange) -> float:
         return self.accounts.row[x.route.code_cells[x.method, x.status]] if x.route is not None else 0
@@ -286,7 +287,7 @@ class DictLog:
         self.lines: list[bytes] = []
         self.size = 0
 
-    def write(self, x: Exchange, seconds: float) -> None:
+    def write(self, x: Exchange) -> None:
         fields, route, target = x.fields, x.route, x.target
         assert fields is not None
         assert route is not None
@@ -305,7 +306,7 @@ class DictLog:
                 "flag": None if x.fault is None else x.fault.failure.flag,
                 "bytes_in": x.bytes_in,
                 "bytes_out": x.bytes_out,
-                "duration_ms": round(seconds * 1000, 3),
+                "duration_ms": round(x.seconds * 1000, 3),
                 "upstream": None if route.upstream is None else route.upstream.name,
                 "target_addr": target.address,
                 "attempts": x.attempts,
@@ -346,11 +347,11 @@ def test_a_line_is_put_together(
     what requests with the same fields share.
     """
     with closing(make("/dev/null", row)) as log:
-        benchmark(log.write, exchange, 0.0042)
+        benchmark(log.write, exchange)
     lines = []
     for name, way in (("this", make), ("other", DictLog)):
         with closing(way(str(tmp_path / name), row)) as log:
-            log.write(exchange, 0.0042)
+            log.write(exchange)
         line = orjson.loads((tmp_path / name).read_bytes())
         assert abs((datetime.now(UTC) - datetime.fromisoformat(line.pop("ts"))).total_seconds()) < 60
         lines.append(list(line.items()))

@@ -87,7 +87,8 @@ def path(tmp_path: Path) -> Path:
 
 def entry_of(path: Path, x: Exchange, seconds: float = 0.0015) -> dict[str, Any]:
     with log_to(path) as log:
-        log.write(x, seconds)
+        x.seconds = seconds
+        log.write(x)
     (entry,) = entries(path.read_bytes())
     path.unlink()
     return entry
@@ -178,7 +179,7 @@ def test_requests_that_share_their_fields_do_not_share_what_differs(path: Path) 
     with log_to(path) as log:
         for route, method, name in ((api, b"GET", host), (web, b"GET", host), (web, b"PUT", host), (None, b"PUT", host),
                                     (web, b"PUT", b"b.test"), (api, b"GET", host)):  # fmt: skip
-            log.write(exchange(b"/", fields=fields, route=route, method=method, host=name), 0.0)
+            log.write(exchange(b"/", fields=fields, route=route, method=method, host=name))
     told = [(entry["route"], entry["method"], entry["host"]) for entry in entries(path.read_bytes())]
     assert told == [("api", "GET", "a.test"), ("web", "GET", "a.test"), ("web", "PUT", "a.test"), (None, "PUT",
                     "a.test"),
@@ -250,7 +251,7 @@ def test_no_log_at_all() -> None:
 def test_lines_are_written_when_they_are_flushed(path: Path) -> None:
     with log_to(path) as log:
         assert log.enabled
-        log.write(exchange(b"/1"), 0.0)
+        log.write(exchange(b"/1"))
         assert path.read_bytes() == b""
         log.flush()
         assert [entry["target"] for entry in entries(path.read_bytes())] == ["/1"]
@@ -260,17 +261,17 @@ def test_lines_are_written_when_they_are_flushed(path: Path) -> None:
 def test_a_large_batch_does_not_wait(path: Path) -> None:
     with log_to(path) as log:
         for _ in range(2000):
-            log.write(exchange(), 0.0)
+            log.write(exchange())
         assert len(entries(path.read_bytes()[: path.read_bytes().rindex(b"\n") + 1])) > 1000
 
 
 def test_after_a_rotation_lines_go_to_the_new_file(path: Path) -> None:
     with log_to(path) as log:
-        log.write(exchange(b"/1"), 0.0)
+        log.write(exchange(b"/1"))
         old = path.rename(path.with_suffix(".1"))
-        log.write(exchange(b"/2"), 0.0)
+        log.write(exchange(b"/2"))
         log.reopen()
-        log.write(exchange(b"/3"), 0.0)
+        log.write(exchange(b"/3"))
     assert [entry["target"] for entry in entries(old.read_bytes())] == ["/1", "/2"]
     assert [entry["target"] for entry in entries(path.read_bytes())] == ["/3"]
 
@@ -282,7 +283,7 @@ def test_a_file_that_cannot_be_opened_anew_goes_on_as_it_was(path: Path) -> None
     with log_to(file) as log:
         folder = folder.rename(path.parent / "elsewhere")
         log.reopen()
-        log.write(exchange(b"/1"), 0.0)
+        log.write(exchange(b"/1"))
     assert len(entries((folder / "access.log").read_bytes())) == 1
 
 
@@ -290,7 +291,7 @@ def test_a_file_that_never_could_be_opened_loses_lines_and_counts_them(path: Pat
     cells = row()
     with log_to(path / "no" / "such", cells) as log:
         for _ in range(5):
-            log.write(exchange(), 0.0)
+            log.write(exchange())
         log.flush()
         assert cells[Slot.LOG_DROPPED] == 5
 
@@ -304,13 +305,13 @@ def test_a_file_that_could_not_be_opened_is_told_and_tried_again(
     with log_to(folder / "access.log") as log:
         for second in range(59):
             now = 1000.0 + second
-            log.write(exchange(b"/lost"), 0.0)
+            log.write(exchange(b"/lost"))
             log.flush()
         (told,) = caplog.messages
         assert told.startswith(f"worker 3: log.access: cannot write to {folder}/access.log: No such file or directory")
         folder.mkdir()
         now += 1
-        log.write(exchange(b"/1"), 0.0)
+        log.write(exchange(b"/1"))
         log.flush()
         assert [entry["target"] for entry in entries((folder / "access.log").read_bytes())] == ["/1"]
 
@@ -323,7 +324,7 @@ def test_a_device_that_is_full_is_told_once_a_minute_and_not_waited_for(
     log = AccessLog("/dev/full", cells, 0)
     for second in range(120):
         now = 1000.0 + second
-        log.write(exchange(), 0.0)
+        log.write(exchange())
         log.flush()
     assert len(caplog.messages) == 2
     assert "log.access: cannot write to /dev/full: No space left on device" in caplog.messages[0]
@@ -338,7 +339,7 @@ def test_a_reader_that_is_slow_is_awaited_and_no_failure(path: Path, caplog: pyt
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(str(path), row(), 0)
     for _ in range(500):
-        log.write(exchange(), 0.0)
+        log.write(exchange())
     log.flush()
     assert log.is_awaited
     assert caplog.messages == []
@@ -386,7 +387,7 @@ def test_a_pipe_is_not_closed_under_its_reader_by_the_check(path: Path) -> None:
 def test_several_workers_append_to_one_file(path: Path) -> None:
     with log_to(path) as one, log_to(path) as other:
         for number in range(50):
-            (one if number % 2 else other).write(exchange(b"/%d" % number), 0.0)
+            (one if number % 2 else other).write(exchange(b"/%d" % number))
             if number % 7 == 0:
                 one.flush()
                 other.flush()
@@ -463,7 +464,7 @@ def read_all(log: AccessLog, reader: Reader) -> bytes:
 def test_lines_reach_whoever_reads(shared: Shared) -> None:
     log, reader, cells = shared
     for number in range(300):
-        log.write(exchange(b"/%d" % number), 0.0)
+        log.write(exchange(b"/%d" % number))
     log.flush()
     assert [entry["target"] for entry in entries(read_all(log, reader))] == [f"/{number}" for number in range(300)]
     assert not cells[Slot.LOG_DROPPED]
@@ -477,7 +478,7 @@ def test_a_reader_that_sleeps_holds_nobody_up_and_every_lost_line_is_counted(sha
     began = time.process_time()
     for number in range(total):
         x.target_path = b"/%d" % number + padding
-        log.write(x, 0.0)
+        log.write(x)
     log.flush()
     assert time.process_time() - began < 2.0, "a log that cannot be written must not slow down the traffic"
     dropped = cells[Slot.LOG_DROPPED]
@@ -491,7 +492,7 @@ def test_a_reader_that_sleeps_holds_nobody_up_and_every_lost_line_is_counted(sha
 def test_lines_longer_than_the_kernel_keeps_whole_arrive_whole(shared: Shared) -> None:
     log, reader, cells = shared
     for number in range(40):
-        log.write(exchange(b"/%d/" % number + b"y" * 10_000), 0.0)
+        log.write(exchange(b"/%d/" % number + b"y" * 10_000))
         log.flush()
     assert len(entries(read_all(log, reader))) == 40
     assert not cells[Slot.LOG_DROPPED]
@@ -499,12 +500,12 @@ def test_lines_longer_than_the_kernel_keeps_whole_arrive_whole(shared: Shared) -
 
 def test_lines_for_a_reader_that_is_gone_are_counted(shared: Shared) -> None:
     log, reader, cells = shared
-    log.write(exchange(), 0.0)
+    log.write(exchange())
     log.flush()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), reader.fd)  # the other end is closed by this
     for _ in range(10):
-        log.write(exchange(), 0.0)
+        log.write(exchange())
         log.flush()
     assert cells[Slot.LOG_DROPPED] == 10
 
@@ -512,6 +513,6 @@ def test_lines_for_a_reader_that_is_gone_are_counted(shared: Shared) -> None:
 def test_a_file_as_standard_output(path: Path) -> None:
     with path.open("wb") as file, stdout_is(file.fileno()):
         log = AccessLog("stdout", row(), 0)
-    log.write(exchange(), 0.0)
+    log.write(exchange())
     log.close()
     assert len(entries(path.read_bytes())) == 1

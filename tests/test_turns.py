@@ -1,4 +1,4 @@
-"""How many requests begin in one turn of the event loop, and what becomes of the others."""
+"""How many requests begin in one turn of the event loop, and when those that end in it are counted."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,6 +8,7 @@ import pytest
 
 from devhost_server.admission import PER_TURN
 from devhost_server.deadlines import NEVER
+from devhost_server.exchange import Exchange
 from devhost_server.http.client_connection import ClientConnection
 from tests.benchmarks.inmemory import ROUTES, Loopback, MemoryTransport
 
@@ -157,4 +158,51 @@ def test_an_error_of_ours_does_not_strand_the_line(house: House, monkeypatch: py
     for _ in range(4):
         house.turn()
     assert answered(clients)[PER_TURN:] == [False, True, True]
+    assert len(heard) == 1
+
+
+# -- the books ---------------------------------------------------------------------------------------------------------
+
+
+def counted(house: House) -> int:
+    accounts, routes = house.loopback.gateway.accounts, house.loopback.gateway.snapshot.routes
+    levels = routes.levels(b"fixed.localhost")
+    assert levels
+    route = routes.find(levels, b"/", b"GET", {}.get)
+    assert route is not None
+    cell = route.code_cells.get((b"GET", 200))
+    return 0 if cell is None else accounts.row[cell]
+
+
+def test_what_ends_in_a_turn_is_counted_at_its_end(house: House) -> None:
+    clients = house.clients(PER_TURN)
+    house.all_ask(clients)
+    assert all(answered(clients))
+    assert counted(house) == 0
+    house.turn()
+    assert counted(house) == PER_TURN
+    assert house.loopback.gateway.accounts.in_flight == 0
+    house.turn()
+    assert counted(house) == PER_TURN
+
+
+def test_an_error_in_the_books_costs_one_entry(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = house.clients(5)
+    house.all_ask(clients)
+    accounts = house.loopback.gateway.accounts
+    real, entered = accounts._enter, 0
+
+    def enter(x: Exchange) -> None:
+        nonlocal entered
+        entered += 1
+        if entered == 2:
+            raise ValueError(x)
+        real(x)
+
+    monkeypatch.setattr(accounts, "_enter", enter)
+    heard: list[object] = []
+    house.loopback.loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+    house.turn()
+    house.turn()
+    assert counted(house) == 4
     assert len(heard) == 1
