@@ -151,9 +151,8 @@ WORKS: dict[str, Work] = {
             proxies=(GATEWAY, "haproxy"),
             weight=4.0,  # opening 2,000 connections must be a small part of it
             note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. Latencies are those\n"
-            "of a probe beside the load. `slow`: as `sheds`, but it is the upstream that is at its end, which takes\n"
-            "50 ms for an answer, and the rate is fixed. Where the gateway itself is at its end, refusing is no help:\n"
-            "reading a request and refusing it costs most of what answering it does.",
+            "of a probe beside the load. In both it is the proxy that is at its end. `slow`: as `sheds`, but it is the\n"
+            "upstream, which takes 50 ms for an answer, and the rate is fixed.",
         ),
         Work(
             "fairness",
