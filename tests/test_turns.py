@@ -1,5 +1,6 @@
 """How many requests begin in one turn of the event loop, and when those that end in it are counted."""
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -99,6 +100,21 @@ def test_whoever_leaves_while_in_line_is_forgotten(house: House) -> None:
     assert not transport.sent
     assert answered(clients) == [True] * (PER_TURN + 1) + [False, True]
     assert not house.admission._line
+
+
+def test_the_time_in_line_counts(house: House) -> None:
+    clients = house.clients(PER_TURN + 1)
+    house.all_ask(clients)
+    accounts = house.loopback.gateway.accounts
+    accounts.settle()
+    time.sleep(0.05)
+    house.turn()
+    (last,) = accounts._over
+    assert last.seconds >= 0.05
+    before = time.monotonic()
+    house.all_ask(clients[-1:])
+    (again,) = accounts._over
+    assert again.started >= before
 
 
 def test_no_deadline_passes_in_line(house: House) -> None:
@@ -206,3 +222,15 @@ def test_an_error_in_the_books_costs_one_entry(house: House, monkeypatch: pytest
     house.turn()
     assert counted(house) == 4
     assert len(heard) == 1
+
+
+def test_a_large_answer_is_counted_at_once_with_those_before_it(house: House) -> None:
+    gateway = house.loopback.gateway
+    ((client, _),) = house.clients(1)
+    client.data_received(GET % 1)
+    assert counted(house) == 0
+    large = Exchange(client, b"GET", b"/", None, time.monotonic())
+    large.status, large.bytes_out = 200, 1_000_000
+    gateway.accounts.end(large)
+    assert counted(house) == 1
+    assert not gateway.accounts._over

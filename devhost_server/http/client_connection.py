@@ -68,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_block",
         "_buffer",
+        "_came",
         "_chunked_out",
         "_decoder",
         "_fields",
@@ -104,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.visit = NEVER
         self._state = _IDLE
+        self._came = 0.0  # when the request that stood in line did, in monotonic seconds
         self._buffer = b""
         self._left = 0  # of the body, when it has a length
         self._decoder: chunked.ChunkedDecoder | None = None
@@ -250,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         if repeated is not None and data == repeated[0] and not self._buffer:
             # A poll or a health check: what was found out about the last request holds for this one.
             _, method, target, fields = repeated
-            exchange = Exchange(self, method, target, fields, time.monotonic())
+            exchange = Exchange(self, method, target, fields, self._came or time.monotonic())
             exchange.host = fields.host or b""
             self._begin(exchange, fields, b"")
             return
@@ -291,7 +293,7 @@ class ClientConnection(asyncio.Protocol):
             if fault is not None:
                 self._refuse(fault, data[:end])
                 return
-        exchange = Exchange(self, method, target, fields, time.monotonic())
+        exchange = Exchange(self, method, target, fields, self._came or time.monotonic())
         exchange.old = old
         if is_path or target == b"*":
             exchange.host = fields.host or b""
@@ -587,6 +589,7 @@ class ClientConnection(asyncio.Protocol):
     def _stand_in_line(self) -> None:
         """Let what is in the buffer wait for a later turn of the loop."""
         self._state = _IN_LINE
+        self._came = time.monotonic()
         self.deadline = NEVER
         self.gateway.admission.join(self)
 
@@ -597,6 +600,7 @@ class ClientConnection(asyncio.Protocol):
             data, self._buffer = self._buffer, b""
             self.resume_body()
             self._read_head(data)
+            self._came = 0.0
 
     def _hang_up(self, *, complete: bool) -> None:
         """Close; if the client may still be sending, end our side first and read on a little (RFC 9112 §9.6)."""

@@ -150,9 +150,9 @@ WORKS: dict[str, Work] = {
             ),
             proxies=(GATEWAY, "haproxy"),
             weight=4.0,  # opening 2,000 connections must be a small part of it
-            note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s. Latencies are those\n"
-            "of a probe beside the load. In both it is the proxy that is at its end. `slow`: as `sheds`, but it is the\n"
-            "upstream, which takes 50 ms for an answer, and the rate is fixed.",
+            note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s; in both it is the\n"
+            "proxy that is at its end. `slow`: as `sheds`, but it is the upstream, which takes 50 ms for an answer,\n"
+            "and the rate is fixed. Latencies of the first two are those of a probe beside the load.",
         ),
         Work(
             "fairness",
