@@ -144,6 +144,8 @@ WORKS: dict[str, Work] = {
             "overload",
             "Offered twice the peak",
             (
+                Case("waits, 512", Overload(2.0, connections=512), Variant(clients=2300)),
+                Case("sheds, 512", Overload(2.0, connections=512), Variant(sheds=True, clients=2300)),
                 Case("waits", Overload(2.0, connections=2000), Variant(clients=2300)),
                 Case("sheds", Overload(2.0, connections=2000), Variant(sheds=True, clients=2300)),
                 Case("slow", Excess(2.0, "/delay/0.05", SHEDDING_POOL, 400), Variant(sheds=True, slow=True)),
@@ -151,8 +153,9 @@ WORKS: dict[str, Work] = {
             proxies=(GATEWAY, "haproxy"),
             weight=4.0,  # opening 2,000 connections must be a small part of it
             note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s; in both it is the\n"
-            "proxy that is at its end. `slow`: as `sheds`, but it is the upstream, which takes 50 ms for an answer,\n"
-            "and the rate is fixed. Latencies of the first two are those of a probe beside the load.",
+            "proxy that is at its end, and there are 2,000 clients or 512. `slow`: as `sheds`, but it is the upstream,\n"
+            "which takes 50 ms for an answer, and the rate is fixed. Latencies of the others are those of a probe beside\n"
+            "the load.",
         ),
         Work(
             "fairness",
@@ -276,6 +279,8 @@ TARGETS = (
     Target("one-of-routes", "cpu_us", 1.05, GATEWAY, case="10,000", peer_case="1"),
     Target("routes", "cpu_us", 1.05, GATEWAY, case="10,000", peer_case="1"),
     Target("scrape", "p99", 1.5, GATEWAY, case="once a second", peer_case="not scraped"),
+    Target("overload", "goodput_share", 0.9, case="waits, 512", at_least=True),
+    Target("overload", "goodput_share", 0.9, case="sheds, 512", at_least=True),
     Target("overload", "goodput_share", 0.9, case="waits", at_least=True),
     Target("overload", "goodput_share", 0.9, case="sheds", at_least=True),
     Target("overload", "goodput_share", 0.9, case="slow", at_least=True),
