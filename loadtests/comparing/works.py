@@ -153,8 +153,8 @@ WORKS: dict[str, Work] = {
             proxies=(GATEWAY, "haproxy"),
             weight=4.0,  # opening 2,000 connections must be a small part of it
             note="`sheds`: 64 upstream connections and `pool.wait: 50ms`; `waits`: 512 and 60 s; in both it is the\n"
-            "proxy that is at its end, and there are 2,000 clients or 512. `slow`: as `sheds`, but it is the upstream,\n"
-            "which takes 50 ms for an answer, and the rate is fixed. Latencies of the others are those of a probe beside\n"
+            "proxy that is at its end, with 2,000 clients or 512. `slow`: as `sheds`, but it is the upstream, which\n"
+            "takes 50 ms for an answer, and the rate is fixed. Latencies of the others are those of a probe beside\n"
             "the load.",
         ),
         Work(
