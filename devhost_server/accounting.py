@@ -76,22 +76,24 @@ class Accounts:
         if x.bytes_out > _LARGE:
             self.settle()
         elif not self._scheduled:
-            self._scheduled = True
-            self._soon(self._end_turn)
+            self._schedule()
 
     def settle(self) -> None:
         """Enter what is over now; for when there may be no end of this turn."""
         while self._over:
             self._enter(self._over.popleft())
 
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._soon(self._end_turn)
+
     def _end_turn(self) -> None:
         self._scheduled = False
         try:
             self.settle()
         finally:
-            if self._over and not self._scheduled:  # an error of ours costs one entry, not those behind it
-                self._scheduled = True
-                self._soon(self._end_turn)
+            if self._over:  # an error of ours costs one entry, not those behind it
+                self._schedule()
 
     def _enter(self, x: "Exchange") -> None:
         row, route = self.row, x.route

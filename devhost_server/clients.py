@@ -51,9 +51,10 @@ class Clients:
             self._peers.clear()
             self.heads.clear()
         for client in self.connections:
-            client.judge_anew()
             if snapshot.trusted != trusted:
                 client.meet(self._peer_of(client))
+            else:
+                client.judge_anew()
 
     def listen(self, names: dict[object, int]) -> None:
         """Note the listeners, by local address, in the order of the configuration."""

@@ -600,7 +600,8 @@ class ClientConnection(asyncio.Protocol):
             data, self._buffer = self._buffer, b""
             self.resume_body()
             self._read_head(data)
-            self._came = 0.0
+            if self._state != _IN_LINE:  # again, with what is pipelined behind
+                self._came = 0.0
 
     def _hang_up(self, *, complete: bool) -> None:
         """Close; if the client may still be sending, end our side first and read on a little (RFC 9112 §9.6)."""

@@ -262,3 +262,16 @@ def test_check_says_the_same_as_reload(gateway: Gateway) -> None:
     done = gateway.run("check")
     assert done.returncode == 1
     assert "did you mean" in done.stderr + done.stdout
+
+
+def test_a_request_that_comes_again_is_judged_by_the_new_limits(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    again = request("GET", "/" + "x" * 200, host="said.test")
+    with RawClient(gateway.port) as client:
+        for _ in range(2):
+            client.send(again)
+            assert client.read_response().status == 200
+        gateway.write_config(config(upstream, server={"workers": 2, "limits": {"target": 100}}))
+        status, body = gateway.reload()
+        assert status == 200, body
+        client.send(again)
+        assert client.read_response().status == 414

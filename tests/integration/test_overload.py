@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.integration.helpers import EchoGateway, Storm
 from tests.support import request
 
@@ -10,7 +12,7 @@ _CAPACITY = _CONNECTIONS / _ANSWER_SECONDS  # answers a second that the connecti
 _SECONDS = 4.0
 
 
-def test_a_flood_of_refusals_leaves_the_target_at_work() -> None:
+def test_a_flood_of_refusals_leaves_the_target_at_work(capsys: pytest.CaptureFixture[str]) -> None:
     """Hundreds of clients that ask again as soon as they are refused: the worker has no time left to spare."""
     pool = {"max_connections": _CONNECTIONS, "max_idle": _CONNECTIONS, "wait": "50ms"}
     gateway = EchoGateway(routes={"echo": {"host": "*", "upstream": "narrow"}})
@@ -20,6 +22,9 @@ def test_a_flood_of_refusals_leaves_the_target_at_work() -> None:
         slow = request("GET", f"/delay/{_ANSWER_SECONDS}")
         with Storm(gateway.port, connections=1500, requests=(slow,)) as storm:
             time.sleep(_SECONDS)
+        with capsys.disabled():
+            share = storm.outcomes[200] / (_CAPACITY * _SECONDS)
+            print(f"\n{share:.0%} of what the target gives, {storm.outcomes[503] / _SECONDS:,.0f} refusals a second")
         assert set(storm.outcomes) == {200, 503}, storm.details
         assert storm.outcomes[503] > storm.outcomes[200]
         assert storm.outcomes[200] >= 0.7 * _CAPACITY * _SECONDS
