@@ -18,6 +18,7 @@ from devhost_server.config.tree import Node, Scalar
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 100_000
 
+_TOO_DEEP: Final = f"this nests deeper than {MAX_DEPTH} levels, which no configuration needs"
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
@@ -67,6 +68,8 @@ def _translated(error: yaml.YAMLError, place: Placer) -> ReadError:
     if context == "while scanning a simple key" and getattr(error, "context_mark", None) is not None:
         mark, context, what = error.context_mark, None, "there is no ': ' after this key"  # type: ignore[attr-defined]
     at = place(mark.line + 1, mark.column + 1) if mark is not None else place(1, 1)
+    if "maximum nesting depth" in what:  # libyaml from 0.2.6 on has a bound of its own, and reads ahead of ours
+        return ReadError(at, _TOO_DEEP)
     return ReadError(at, f"not valid YAML: {f'{context}, ' if context else ''}{what}{_hint(what)}")
 
 
@@ -172,7 +175,7 @@ class _Composer:
     def _open(self, event: Any) -> None:
         at, key_at = self._value_origins(event)
         if len(self.stack) >= MAX_DEPTH:
-            raise ReadError(at, f"this nests deeper than {MAX_DEPTH} levels, which no configuration needs")
+            raise ReadError(at, _TOO_DEEP)
         parent = self.stack[-1] if self.stack else None
         if parent is not None and parent.is_mapping and parent.key is None:
             raise ReadError(at, "a key is a list or a mapping; keys are text")
