@@ -56,6 +56,7 @@ class _Expansion:
         self.at = 0
         self.held = False
         self.secret = False
+        self.defaulted: list[str] = []  # variables in whose place a default was taken
 
     def run(self) -> Expanded:
         first = self._expression(1) if self.template.startswith("${") else ""
@@ -110,15 +111,22 @@ class _Expansion:
         self._close()
         if used is None and operator[0] == ":?" and not skip:
             raise ExpandError(f"the variable {name} is not set or empty{f': {word}' if word else ''}")
+        if used is None:
+            self.defaulted.append(name)
         return word if used is None else used
 
     def _file(self, depth: int, *, skip: bool) -> str:
+        self.defaulted.clear()
         name = self._text(depth, "}", skip=skip)
         self._close()
         if skip:
             return ""
         self.secret = True
-        return read_secret(self.folder, name)
+        try:
+            return read_secret(self.folder, name)
+        except ExpandError as error:
+            others = " or ".join(self.defaulted)
+            raise ExpandError(f"{error}; set {others} to name another file" if others else str(error)) from None
 
     def _close(self) -> None:
         if not self.template.startswith("}", self.at):

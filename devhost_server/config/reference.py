@@ -172,9 +172,10 @@ without any configuration:
 ```yaml
 {packaged}```
 
-`staging` is shared by a team: it listens on all interfaces, believes proxies in private networks, gives load
-balancers and colleagues time when it drains, and asks for a token on its admin listener. `prod` leaves no decision to
-a default and says at each what to weigh. Both name the variables that they need at their top.
+`staging` is shared by a team: it listens on all interfaces, believes proxies in private networks, and gives load
+balancers and colleagues time when it drains. It starts with nothing set; its admin listener is then on loopback, and
+putting it on the network (`DEVHOST_ADMIN_BIND`) needs a token (`DEVHOST_ADMIN_TOKEN`). `prod` leaves no decision to a
+default, says at each what to weigh, and names the variables that it needs at its top.
 
 ## Not built in this version
 

@@ -35,6 +35,7 @@ def environ(tmp_path):
     (tmp_path / "token").write_text("of-the-admin\n")
     return {
         "DEVHOST_DOMAIN": "apps.example",
+        "DEVHOST_ADMIN_BIND": "0.0.0.0:7778",
         "DEVHOST_ADMIN_TOKEN": "of-the-admin",
         "DEVHOST_ADMIN_TOKEN_FILE": str(tmp_path / "token"),
         "DEVHOST_BIND": "0.0.0.0:8000",
@@ -87,9 +88,33 @@ def test_staging_is_for_a_team(environ):
     assert any(host.startswith("*.") for route in staging.routes.values() for host in route.hosts)
     assert staging.server.drain.timeout > dev.server.drain.timeout
     assert staging.server.drain.delay > 0
-    assert staging.admin.bind is not None
-    assert not parse_bind(staging.admin.bind).is_local
-    assert staging.admin.token is not None
+
+
+def test_staging_needs_nothing_and_then_keeps_its_admin_listener_to_this_machine():
+    admin = loaded("staging", {}).settings.admin
+    assert admin.bind is not None
+    assert parse_bind(admin.bind).is_local
+    assert admin.token is None
+
+
+def test_the_admin_listener_of_staging_on_the_network_needs_a_token(environ):
+    on_the_network = {"DEVHOST_ADMIN_BIND": environ["DEVHOST_ADMIN_BIND"]}
+    for token in ({}, {"DEVHOST_ADMIN_TOKEN": ""}):
+        with pytest.raises(ConfigError, match="reached from other machines, so `token` is required"):
+            loaded("staging", on_the_network | token)
+    admin = loaded("staging", on_the_network | {"DEVHOST_ADMIN_TOKEN": "#s3cret"}).settings.admin
+    assert (admin.bind, admin.token) == ("0.0.0.0:7778", "#s3cret")
+
+
+def test_prod_with_nothing_set_says_what_to_set():
+    with pytest.raises(ConfigError) as caught:
+        loaded("prod", {})
+    domain, token = map(str, caught.value.problems)
+    assert "the variable DEVHOST_DOMAIN is not set" in domain
+    assert "set it to the domain whose names lead here" in domain
+    assert token.endswith(
+        "cannot be read: no such file or directory; set DEVHOST_ADMIN_TOKEN_FILE to name another file"
+    )
 
 
 def test_prod_leaves_no_decision_to_a_default(environ):

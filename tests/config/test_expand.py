@@ -62,6 +62,9 @@ def test_expressions(tmp_path, template, text):
         ("${ SET}", "no name"),
         ("${file:", "has no }"),
         ("${file:nope}", "cannot be read: no such file"),
+        ("${file:${SET:-nope}}", "no such file or directory"),
+        ("${file:${UNSET:-nope}}", "no such file or directory; set UNSET to name another file"),
+        ("${UNSET:-}${file:nope}", "no such file or directory"),
         ("${file:}", "cannot be read"),
         ("${file:a\0b}", "cannot be read"),
         ("${A:-" * (MAX_NESTING + 1), "nest deeper"),
@@ -72,6 +75,7 @@ def test_what_cannot_be_expanded_is_said(tmp_path, template, says):
     with pytest.raises(ExpandError) as caught:
         expand(template, VARIABLES, tmp_path)
     assert says in str(caught.value)
+    assert ("to name another" in str(caught.value)) == ("to name another" in says)
 
 
 def test_files(tmp_path):
