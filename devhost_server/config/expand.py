@@ -32,13 +32,15 @@ class ExpandError(Exception):
 class Expanded:
     """The result. `held` tells whether any expression was in the scalar, `whole` whether it was one and nothing else.
 
-    `secret` tells whether a file's content is in it.
+    `secret` tells whether a file's content is in it, `foreign` whether that or a variable's is: then the text is not
+    the configuration's own word.
     """
 
     text: str
     held: bool
     whole: bool
     secret: bool
+    foreign: bool
 
 
 def expand(template: str, variables: Mapping[str, str], folder: Path) -> Expanded:
@@ -56,13 +58,14 @@ class _Expansion:
         self.at = 0
         self.held = False
         self.secret = False
+        self.foreign = False
         self.defaulted: list[str] = []  # variables in whose place a default was taken
 
     def run(self) -> Expanded:
         first = self._expression(1) if self.template.startswith("${") else ""
         whole = self.held and self.at == len(self.template)
         text = first + self._text(0, "")
-        return Expanded(text, held=self.held, whole=whole, secret=self.secret)
+        return Expanded(text, held=self.held, whole=whole, secret=self.secret, foreign=self.foreign)
 
     def _text(self, depth: int, end: str, *, skip: bool = False) -> str:
         """Read up to the character `end` (or to the end of the template) and expand what is in between."""
@@ -104,6 +107,7 @@ class _Expansion:
             self._close()
             if value is None and not skip:
                 raise ExpandError(f"the variable {name} is not set; set it, or give a default as in ${{{name}:-…}}")
+            self.foreign = self.foreign or not skip
             return value or ""
         self.at = operator.end()
         used = value if value is not None and (value or operator[0] == "-") else None
@@ -113,7 +117,9 @@ class _Expansion:
             raise ExpandError(f"the variable {name} is not set or empty{f': {word}' if word else ''}")
         if used is None:
             self.defaulted.append(name)
-        return word if used is None else used
+            return word
+        self.foreign = self.foreign or not skip
+        return used
 
     def _file(self, depth: int, *, skip: bool) -> str:
         self.defaulted.clear()
@@ -121,7 +127,7 @@ class _Expansion:
         self._close()
         if skip:
             return ""
-        self.secret = True
+        self.secret = self.foreign = True
         try:
             return read_secret(self.folder, name)
         except ExpandError as error:

@@ -13,22 +13,19 @@ from functools import reduce
 from pathlib import Path
 from typing import Final
 
+from devhost_server.config.assignments import environment_layers, max_conns_layer, set_layers
 from devhost_server.config.problems import Origin, Problem
-from devhost_server.config.reader import MAX_DEPTH, ReadError, read
-from devhost_server.config.tree import Node, dotted, merge
+from devhost_server.config.reader import ReadError, read
+from devhost_server.config.tree import Node, mapping, merge
 
 PACKAGED: Final = Path(__file__).parent / "defaults"
 SYSTEM: Final = Path("/etc/devhost-server")
 DEFAULT_ENV: Final = "dev"
 LOCAL: Final = "local"
-PREFIX: Final = "DEVHOST__"
-MAX_CONNS: Final = "DEVHOST_MAX_CONNS"
 # Far beyond any real configuration (500 routes are 60 KB), and little enough to read in one go.
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# One underscore where nesting needs two: without a word the setting would simply not count.
-_MISSPELLED: Final = re.compile(r"DEVHOST_[A-Z0-9][A-Z0-9_]*__[A-Z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -87,19 +84,15 @@ def gather(sources: Sources) -> Layers:
     read_ones = [(path, _read_file(path, sources.show(path), problems)) for path in files]
     layers = [tree for _, tree in read_ones if tree is not None]
     complete = not problems
-    from_files = reduce(merge, layers, _mapping({}, Origin("default")))
+    from_files = reduce(merge, layers, mapping({}, Origin("default")))
     layers = [
         from_files,
-        *_max_conns_layer(sources.environ, from_files, problems),
-        *_environment_layers(sources.environ, problems),
-        *_set_layers(sources.sets, problems),
+        *max_conns_layer(sources.environ, from_files, problems),
+        *environment_layers(sources.environ, problems),
+        *set_layers(sources.sets, problems),
     ]
     folders = {sources.show(path): path.parent for path in files}
     return Layers(reduce(merge, layers), tuple(files), folders, tuple(problems), complete)
-
-
-def _mapping(entries: dict[str, Node], origin: Origin) -> Node:
-    return Node(entries, origin, origin)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -110,14 +103,10 @@ def _discover(sources: Sources, problems: list[Problem]) -> list[Path]:
         return [sources.cwd / path for path in sources.config_files]
     if not _ENV_NAME.fullmatch(sources.env) or sources.env == LOCAL:
         reason = "is the personal layer of every environment" if sources.env == LOCAL else "is not a name of one"
-        problems.append(_no_place("environment", f"'{sources.env}' {reason}; letters, digits, - and _ are allowed"))
+        problems.append(Problem.of("environment", f"'{sources.env}' {reason}; letters, digits, - and _ are allowed"))
         return []
     found = _folder(sources, problems)
     return [] if found is None else _files_of(found, sources, problems)
-
-
-def _no_place(place: str, message: str) -> Problem:
-    return Problem(place, None, None, "", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +140,13 @@ def _folder(sources: Sources, problems: list[Problem]) -> _Folder | None:
         try:
             folder = _Folder.at(path)
         except OSError as error:
-            problems.append(_no_place(sources.show(path), _unreadable(error)))
+            problems.append(Problem.of(sources.show(path), _unreadable(error)))
             return None
         # A folder named `config` may well be another program's, so only one with our files in it counts.
         if folder is not None and folder.holds_configuration():
             return folder
         if named is not None:
-            problems.append(_no_place(str(named), _no_configuration(folder)))
+            problems.append(Problem.of(str(named), _no_configuration(folder)))
             return None
     return _Folder.at(PACKAGED)
 
@@ -174,10 +163,10 @@ def _files_of(folder: _Folder, sources: Sources, problems: list[Problem]) -> lis
         other = name.replace(".yaml", ".yml")
         if other in folder.names:
             shown = sources.show(folder.path / other)
-            problems.append(_no_place(shown, f"this file would not be read; rename it to {name}"))
+            problems.append(Problem.of(shown, f"this file would not be read; rename it to {name}"))
     if sources.env != DEFAULT_ENV and names[1] not in folder.names and not problems:
         expected = Path("config") if folder.path == PACKAGED else folder.path
-        problems.append(_no_place(sources.show(expected / names[1]), _missing_environment(folder, sources)))
+        problems.append(Problem.of(sources.show(expected / names[1]), _missing_environment(folder, sources)))
     return [folder.path / name for name in names if name in folder.names]
 
 
@@ -220,68 +209,3 @@ def _parse_file(path: Path, shown: str) -> Node:
     if tree.value is not None and not isinstance(tree.value, dict):
         raise ReadError(tree.at, "the file is not a mapping; begin with a key such as routes:")
     return tree
-
-
-# --- environment variables and --set ---------------------------------------------------------------------------------
-
-
-def _environment_layers(environ: Mapping[str, str], problems: list[Problem]) -> list[Node]:
-    layers = []
-    # The shorter name first, so that a variable for one key wins over one for the section around it.
-    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
-        if name.startswith(PREFIX):
-            path = name.removeprefix(PREFIX).lower().split("__")
-            layers += _single_value(path, environ[name], Origin(name), problems)
-        elif _MISSPELLED.fullmatch(name):
-            right = PREFIX + name.removeprefix("DEVHOST_")
-            problems.append(
-                _no_place(
-                    name, f"not a variable this program reads; settings begin with {PREFIX} (did you mean {right}?)"
-                )
-            )
-    return layers
-
-
-def _set_layers(sets: Iterable[str], problems: list[Problem]) -> list[Node]:
-    layers = []
-    for assignment in sets:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            problems.append(_no_place("--set", f"'{assignment}' is not understood; write key.path=value"))
-            continue
-        layers += _single_value(key.strip().split("."), value, Origin("--set"), problems)
-    return layers
-
-
-def _single_value(path: list[str], text: str, origin: Origin, problems: list[Problem]) -> list[Node]:
-    """Make the layer that gives one key a value, written as YAML; no layer and a problem if it is not."""
-    key = dotted(tuple(path))
-    if not all(path) or len(path) > MAX_DEPTH:
-        problems.append(_no_place(str(origin), f"'{key}' is not a key; name each part, as in server.workers"))
-        return []
-    try:
-        node = read(text, lambda _line, _column: origin)
-    except ReadError as error:
-        hint = "; put a text with special characters in quotes, inside the shell's own"
-        problems.append(Problem.at(origin, key, f"the value is {error.message}{hint}"))
-        return []
-    return [reduce(lambda inner, part: _mapping({part: inner}, origin), reversed(path), node)]
-
-
-def _max_conns_layer(environ: Mapping[str, str], below: Node, problems: list[Problem]) -> list[Node]:
-    """Set ``pool.max_connections`` of every upstream: as what they inherit, and where a file says otherwise."""
-    text = environ.get(MAX_CONNS, "").strip()
-    if not text:
-        return []
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 100_000):
-        problems.append(_no_place(MAX_CONNS, f"'{text[:80]}' is not a number of connections; 1 to 100000 is allowed"))
-        return []
-    origin = Origin(MAX_CONNS)
-    pool = _mapping({"pool": _mapping({"max_connections": Node(int(text), origin, origin)}, origin)}, origin)
-    upstreams = below.get("upstreams")
-    own = {
-        str(name): pool
-        for name, upstream in (upstreams.children() if upstreams else ())
-        if (owned := upstream.get("pool")) is not None and owned.get("max_connections") is not None
-    }
-    return [_mapping({"defaults": pool, "upstreams": _mapping(own, origin)} if own else {"defaults": pool}, origin)]

@@ -40,6 +40,11 @@ class Problem:
         """Place a problem where `origin` is."""
         return cls(origin.place, origin.line, origin.column, key, message)
 
+    @classmethod
+    def of(cls, place: str, message: str) -> "Problem":
+        """Return a problem of a whole file, variable or option."""
+        return cls(place, None, None, "", message)
+
     def __str__(self) -> str:
         where = str(Origin(self.file, self.line, self.column))
         return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"

@@ -61,6 +61,16 @@ def read(text: str, place: Placer) -> Node:
         raise _translated(error, place) from None
 
 
+def has_comment(text: str) -> bool:
+    """Return whether reading `text`, which `read` has accepted, drops something as a comment."""
+    end = 0
+    for token in yaml.scan(text, Loader=_LOADER):
+        if "#" in text[end : token.start_mark.index]:  # between tokens there are blanks and comments, nothing else
+            return True
+        end = token.end_mark.index
+    return "#" in text[end:]
+
+
 def _translated(error: yaml.YAMLError, place: Placer) -> ReadError:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"

@@ -84,12 +84,16 @@ The environment is `--env`, else `$DEVHOST_ENV`, else `dev`; any name will do ex
 | `devhost.yaml` | what all environments have in common |
 | `devhost.ENV.yaml` | required unless the environment is `dev` |
 | `devhost.local.yaml` | yours alone, not committed |
-| `DEVHOST__SECTION__KEY=value` | double underscore is nesting, names become lower case, the value is YAML |
-| `--set section.key=value` | repeatable; the value is YAML |
+| `DEVHOST__SECTION__KEY=value` | double underscore is nesting, names become lower case |
+| `--set section.key=value` | repeatable |
 
 `-c FILE` (repeatable) replaces the three files. Mappings merge key by key; lists and scalars replace what is below;
 `null` removes: an entry of `routes`, `upstreams` or `headers` is gone, and a key falls back to its default (unless
 `null` is one of its values).
+
+The value of a variable and of `--set` is taken as it is where the key is text (a token, an owner, a header value):
+`DEVHOST__ADMIN__TOKEN='#s3cret'`, and `null` and `"x"` in quotes are text too. Everywhere else it is YAML, and one of
+which YAML would drop a part (`4 # comment`) is an error.
 
 `DEVHOST_MAX_CONNS=N` is shorthand for `pool.max_connections` of every upstream. It ranks as a variable: files are
 overridden by it, `DEVHOST__…` variables for the same key and `--set` override it.
@@ -121,8 +125,9 @@ replaces need not be set. What comes out is not expanded again.
 `text` may hold expressions: `${file:${TOKEN_FILE:-/run/secrets/token}}`. Inside `[…]` and `{…}`, put them in quotes.
 
 A scalar with an expression in it is typed by its result, quoted or not: `"${PORT}"` and `"${BASE}00"` are numbers where
-a number is wanted. Where text is wanted it stays as it is, so a token may well be `0123`. An empty result is empty
-text; for something that can be left out, write `${VAR:-null}`, alone in its scalar.
+a number is wanted. Where text is wanted it stays as it is, so a token may well be `0123`, or `null`. An empty result is
+empty text; for something that can be left out, write `${VAR:-null}`, alone in its scalar: a `null` that stands in
+the file itself means that there is none.
 
 What came out of a file, and what is called a token, password, secret, cookie, authorization or API key, is masked in
 all that the commands and the admin API show. A target's address is more than that: it also names its metrics and stands

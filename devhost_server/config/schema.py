@@ -1,8 +1,8 @@
 """What the options models know about themselves, for error sentences, JSON Schema, defaults and documentation."""
 
 from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -55,6 +55,41 @@ def model_at(path: Path) -> type[Options] | None:
         else:
             return None
     return model
+
+
+def text_at(path: Path) -> Literal["any", "notation"] | None:
+    """Return whether what stands at `path` of a configuration file is text, and nothing but text (or ``null``).
+
+    "any" is text that means itself (a token, an owner, a header value); "notation" is text of some form that the field
+    checks (an address, a host name); None is everything else, unknown keys included.
+    """
+    field = _field_at(path)
+    if field is None or not set(alternatives(field.annotation)) <= {str, NoneType}:
+        return None
+    return "any" if written(field) is None else "notation"
+
+
+def _field_at(path: Path) -> FieldInfo | None:
+    field = FieldInfo.from_annotation(Document)
+    for key in path:
+        found = _child_of(field.annotation, key)
+        if found is None:
+            return None
+        field = found
+    return field
+
+
+def _child_of(annotation: Any, key: str | int) -> FieldInfo | None:
+    """Return the field under one key; a list of one may be written as its item."""
+    for kind in alternatives(annotation):
+        arguments = get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, Options):
+            return kind.model_fields.get(str(key))
+        if get_origin(kind) is dict:
+            return FieldInfo.from_annotation(arguments[1])
+        if get_origin(kind) is tuple and arguments and arguments[0] != ():
+            return FieldInfo.from_annotation(arguments[0]) if isinstance(key, int) else _child_of(arguments[0], key)
+    return None
 
 
 def known_paths(model: type[Options] = Document, path: Path = ()) -> Iterator[Path]:

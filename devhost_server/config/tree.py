@@ -39,6 +39,11 @@ class Node:
         return None
 
 
+def mapping(entries: dict[str, Node], origin: Origin) -> Node:
+    """Return a mapping that stands at one place with all that is in it."""
+    return Node(entries, origin, origin)
+
+
 class Broken:
     """Stands for a value that could not be expanded; what a validator says about it is no news."""
 

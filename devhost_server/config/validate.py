@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from devhost_server.config.expand import ExpandError, expand
+from devhost_server.config.expand import Expanded, ExpandError, expand
 from devhost_server.config.models import Document
 from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import type_scalar
-from devhost_server.config.schema import known_paths, model_at
+from devhost_server.config.schema import known_paths, model_at, text_at
 from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value
 from devhost_server.options import KeyedError, Options
 from devhost_server.secrecy import MASK, names_secret
@@ -51,21 +51,25 @@ def expanded(
         if not isinstance(each.value, str) or "$" not in each.value:
             return each
         try:
-            return _expanded_scalar(each, each.value, variables, folders.get(each.at.place, cwd))
+            result = expand(each.value, variables, folders.get(each.at.place, cwd))
         except ExpandError as error:
             problems.append(Problem.at(each.at, dotted(path), str(error)))
             return Node(Broken(), each.at, each.key_at)
+        return _expanded_scalar(each, each.value, result, is_text=text_at(path) == "any")
 
     return walk(node, ())
 
 
-def _expanded_scalar(node: Node, template: str, variables: Mapping[str, str], folder: FilePath) -> Node:
-    result = expand(template, variables, folder)
-    at = Origin(node.at.place, node.at.line, node.at.column, via=template, secret=result.secret)
-    # An empty text stays text: a variable that happens to be empty must not switch off what it was meant to set. Nor
-    # may text that was put together, and happens to come to `null` or `~`: only a lone expression can mean it.
+def _expanded_scalar(node: Node, template: str, result: Expanded, *, is_text: bool) -> Node:
+    via = template if result.held else None
+    at = Origin(node.at.place, node.at.line, node.at.column, via=via, secret=result.secret)
     value = type_scalar(result.text) if result.held and result.text else result.text
-    value = result.text if value is None and not result.whole else value
+    # An empty text stays text: a variable that happens to be empty must not switch off what it was meant to set. Nor
+    # may text that was put together, and happens to come to `null` or `~`: only a lone expression can mean it, and
+    # where text is wanted only the file itself, as in ${VAR:-null}.
+    is_null = value is None and result.whole and not (is_text and result.foreign)
+    if (is_text or value is None) and not is_null:
+        value = result.text
     return Node(value, at, node.key_at, text=None if isinstance(value, str) else result.text)
 
 

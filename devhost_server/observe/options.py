@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from devhost_server.options import Options
-from devhost_server.units import quote
+from devhost_server.units import Written, quote
 
 
 def _access_target(value: object) -> object:
@@ -27,6 +27,6 @@ class LogOptions(Options):
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="json, console, or auto: console on a terminal, else json."
     )
-    access: Annotated[str | None, BeforeValidator(_access_target)] = Field(
+    access: Annotated[str | None, BeforeValidator(_access_target), Written("path")] = Field(
         default="stdout", description="Access log: stdout, the path of a file (`./` in front if relative), or null."
     )

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, socket_path
-from devhost_server.units import Duration, PositiveDuration, quote
+from devhost_server.units import Duration, PositiveDuration, Written, quote
 
 URL_ALLOWED: Final = "http://host:port, https://host:port or unix:/path, a base path after host:port if need be"
 LATER_BALANCES: Final = frozenset({"least_requests", "random_two", "hash", "first"})
@@ -75,9 +75,12 @@ def _known_balance(value: object) -> object:
 class TargetOptions(Options):
     """One server of an upstream. A URL alone, or a port of this machine, stands for a target of weight 1."""
 
-    url: Annotated[str, AfterValidator(target_url), BeforeValidator(_expand_port, json_schema_input_type=str | int)] = (
-        Field(description="`http://…`, `https://…` or `unix:/path`; a base path is put before the request's path.")
-    )
+    url: Annotated[
+        str,
+        AfterValidator(target_url),
+        BeforeValidator(_expand_port, json_schema_input_type=str | int),
+        Written("target"),
+    ] = Field(description="`http://…`, `https://…` or `unix:/path`; a base path is put before the request's path.")
     weight: Annotated[Count, Field(ge=1, le=1000)] = Field(
         default=1, description="Share of the requests beside the other targets' weights, 1 to 1000."
     )

@@ -3,7 +3,7 @@ import pytest
 from devhost_server.config import ConfigError, Sources, layers, load
 from devhost_server.config.layers import PACKAGED, gather
 from devhost_server.config.tree import plain
-from tests.config.support import loaded, problems, sources, write
+from tests.config.support import sources, write
 
 
 def refused(made: Sources) -> list[str]:
@@ -188,79 +188,6 @@ def test_empty_files_and_byte_order_marks(tmp_path):
     write(tmp_path, "\ufeffdomain: x", "devhost.dev.yaml")
     write(tmp_path, "# nothing yet\n", "devhost.local.yaml")
     assert load(sources(tmp_path)).settings.domain == "x"
-
-
-def test_variables_are_yaml_and_the_more_specific_wins(tmp_path):
-    environ = {
-        "DEVHOST__SERVER__LIMITS__BODY": "1KiB",
-        "DEVHOST__SERVER": "{limits: {body: 2KiB, headers: 7}}",
-        "DEVHOST__SERVER__BIND": "127.0.0.1:9",
-        "DEVHOST__ROUTES__WEB": "3000",
-        "DEVHOST__ROUTES__WEB__OWNER": "me",
-        "DEVHOST__LOG__ACCESS": "",
-    }
-    settings = loaded(tmp_path, "log: {access: ./x.log}", environ=environ).settings
-    assert (settings.server.limits.body, settings.server.limits.headers) == (1024, 7)
-    assert settings.server.bind == ("127.0.0.1:9",)
-    assert settings.routes["web"].owner == "me"
-    assert settings.log.access is None
-
-
-def test_problems_of_variables_and_sets_are_placed_there(tmp_path):
-    environ = {"DEVHOST__SERVER__WORKERS": "[", "DEVHOST__LOG__LEVEL": "loud", "DEVHOST____X": "1"}
-    found = problems(tmp_path, "", sets=("server.bind.0=1", "log.form=x", "a..b=1", "x"), environ=environ)
-    by_place = {(problem.file, problem.key) for problem in found}
-    assert by_place == {
-        ("DEVHOST__SERVER__WORKERS", "server.workers"),
-        ("DEVHOST__LOG__LEVEL", "log.level"),
-        ("DEVHOST____X", ""),
-        ("--set", "server.bind"),
-        ("--set", "log.form"),
-        ("--set", ""),
-    }
-    assert all(problem.line is None for problem in found)
-
-
-def test_one_underscore_too_few_is_not_passed_over(tmp_path):
-    (found,) = problems(tmp_path, "", environ={"DEVHOST_SERVER__WORKERS": "2", "DEVHOST_SERVICE_HOST": "kubernetes"})
-    assert str(found) == (
-        "DEVHOST_SERVER__WORKERS: not a variable this program reads; settings begin with DEVHOST__ "
-        "(did you mean DEVHOST__SERVER__WORKERS?)"
-    )
-
-
-class TestMaxConns:
-    TEXT = """
-    defaults: {pool: {max_connections: 5}}
-    upstreams:
-      own: {targets: 1, pool: {max_connections: 6, max_idle: 1}}
-      inherits: {targets: 2}
-    routes: {web: 3}
-    """
-
-    def conns(self, tmp_path, **more):
-        upstreams = loaded(tmp_path, self.TEXT, **more).settings.upstreams
-        return {name: upstream.pool.max_connections for name, upstream in upstreams.items()}
-
-    def test_it_is_for_every_upstream(self, tmp_path):
-        assert self.conns(tmp_path) == {"own": 6, "inherits": 5, "web": 5}
-        assert self.conns(tmp_path, environ={"DEVHOST_MAX_CONNS": "9"}) == {"own": 9, "inherits": 9, "web": 9}
-
-    def test_the_longer_variable_and_sets_win(self, tmp_path):
-        environ = {"DEVHOST_MAX_CONNS": "9", "DEVHOST__UPSTREAMS__OWN__POOL__MAX_CONNECTIONS": "10"}
-        got = self.conns(tmp_path, environ=environ, sets=("upstreams.inherits.pool.max_connections=11",))
-        assert got == {"own": 10, "inherits": 11, "web": 9}
-
-    def test_its_origin_is_known(self, tmp_path):
-        origins = loaded(tmp_path, self.TEXT, environ={"DEVHOST_MAX_CONNS": "9"}).origins
-        assert origins["upstreams.own.pool.max_connections"].place == "DEVHOST_MAX_CONNS"
-        assert origins["defaults.pool.max_connections"].place == "DEVHOST_MAX_CONNS"
-
-    @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "100001", "\u0663", "9" * 30])
-    def test_it_is_a_number(self, tmp_path, value):
-        (found,) = problems(tmp_path, self.TEXT, environ={"DEVHOST_MAX_CONNS": value})
-        assert found.file == "DEVHOST_MAX_CONNS"
-        assert "1 to 100000 is allowed" in found.message
 
 
 def test_loading_the_same_sources_again_reads_the_files_anew(tmp_path):
