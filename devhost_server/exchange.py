@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.http.server_connection import ServerConnection
     from devhost_server.snapshot import Route
+    from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
 
 # A body of up to this many bytes is kept until the response begins, so that an idempotent request can be sent again.
@@ -198,9 +199,11 @@ class Exchange:
         if self.connection is not None:
             self.connection.end_body(trailers)
 
-    def attach(self, connection: "ServerConnection", head: bytes) -> None:
+    def attach(
+        self, connection: "ServerConnection", head: bytes, timeouts: "UpstreamTimeouts | None" = None
+    ) -> None:
         """Send head and body, as far as it has come, on `connection`; what follows goes there directly."""
-        connection.begin(self, head)
+        connection.begin(self, head, timeouts)
         self.connection = connection
         if self.body is None:
             return  # there is none

@@ -155,7 +155,7 @@ class Gateway:
             if isinstance(connection, ServerConnection):
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
-                x.attach(connection, self._request_head(x, path, target, upstream.pass_host))
+                x.attach(connection, self._request_head(x, path, target, upstream.pass_host), route.timeouts)
                 event = await x.event()
                 if event is Event.RESPONSE:
                     return connection
@@ -290,7 +290,7 @@ class Gateway:
             client.transport,
             connection.transport,
             websocket=x.fields.wants_websocket,
-            idle=target.timeouts.tunnel_idle,
+            idle=(target.timeouts if route.timeouts is None else route.timeouts).tunnel_idle,
             wheel=self.wheel,
             hangups=self.hangups,
             ended=lambda: x.post(Event.ENDED),

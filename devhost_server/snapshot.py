@@ -19,6 +19,7 @@ from devhost_server.http.forward import Network
 from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
 from devhost_server.observe.scoreboard import Scoreboard
 from devhost_server.routing import RouteMatch, RouteTable
+from devhost_server.upstream.options import UpstreamTimeouts
 from devhost_server.upstream.upstream import Upstream
 
 # The name under which requests are counted that no route answers. No route can be called so.
@@ -69,6 +70,7 @@ class Route:
         "owner",
         "prefix",
         "respond",
+        "timeouts",
         "upstream",
     )
 
@@ -81,6 +83,7 @@ class Route:
         upstream: Upstream | None = None,
         respond: FixedAnswer | None = None,
         prefix: bytes = b"",
+        timeouts: UpstreamTimeouts | None = None,
     ) -> None:
         self.name = name
         self.cell = cell  # of its block on the scoreboard
@@ -89,6 +92,7 @@ class Route:
         self.upstream = upstream
         self.respond = respond
         self.prefix = prefix  # what is cut off the path
+        self.timeouts = timeouts  # instead of the upstream's
         self.log_name = b'"' + name.encode() + b'"'
         self.log_upstream = b"null" if upstream is None else b'"' + upstream.name.encode() + b'"'
 
@@ -188,6 +192,7 @@ class Builder:
             upstream=None if options.upstream is None else upstreams[options.upstream],
             respond=options.respond,
             prefix=options.path.encode().rstrip(b"/") if options.strip_prefix else b"",
+            timeouts=options.timeouts,
         )
 
 

@@ -5,7 +5,7 @@ is YAML, and one of which YAML would drop a part is refused: nobody writes a com
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Final
 
@@ -61,13 +61,20 @@ def max_conns_layer(environ: Mapping[str, str], below: Node, problems: list[Prob
         return []
     origin = Origin(MAX_CONNS)
     pool = mapping({"pool": mapping({"max_connections": Node(int(text), origin, origin)}, origin)}, origin)
-    upstreams = below.get("upstreams")
     own = {
-        str(name): pool
-        for name, upstream in (upstreams.children() if upstreams else ())
-        if (owned := upstream.get("pool")) is not None and owned.get("max_connections") is not None
+        section: mapping(dict.fromkeys(names, pool), origin)
+        for section in ("upstreams", "routes")
+        if (names := list(_with_own_maximum(below, section)))
     }
-    return [mapping({"defaults": pool, "upstreams": mapping(own, origin)} if own else {"defaults": pool}, origin)]
+    return [mapping({"defaults": pool, **own}, origin)]
+
+
+def _with_own_maximum(tree: Node, section: str) -> Iterator[str]:
+    entries = tree.get(section)
+    for name, entry in entries.children() if entries else ():
+        pool = entry.get("pool")
+        if pool is not None and pool.get("max_connections") is not None:
+            yield str(name)
 
 
 def _single_value(path: list[str], text: str, origin: Origin, problems: list[Problem]) -> list[Node]:

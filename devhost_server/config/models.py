@@ -7,6 +7,7 @@ its piece, and nothing has to be looked up or defaulted any more.
 
 import ipaddress
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote_to_bytes
 
@@ -23,14 +24,17 @@ from devhost_server.options import (
     HeaderFields,
     HostName,
     HostPattern,
+    KeyedError,
     OneLine,
     OneOrMore,
     Options,
 )
 from devhost_server.secrecy import masked
 from devhost_server.units import Duration, Written, quote
-from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions
+from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions, UpstreamTimeouts
 
+# What makes a route answer: each has exactly one.
+_WAYS: Final = ("to", "upstream", "respond")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 
 
@@ -147,6 +151,9 @@ class RouteOptions(Options):
     headers: HeaderFields = Field(default={}, description="Header conditions.")
     upstream: str | None = Field(default=None, description="Name of the upstream.")
     respond: FixedAnswer | None = Field(default=None, description="The answer instead of an upstream's.")
+    timeouts: UpstreamTimeouts | None = Field(
+        default=None, description="What counts instead of the upstream's, whole; none where they are the upstream's."
+    )
     strip_prefix: Flag = Field(default=False, description="Whether `path` is cut off before the request is passed on.")
     owner: OneLine | None = Field(default=None, description="Who to ask.")
 
@@ -186,8 +193,11 @@ class ServerSection(ServerOptions):
     )
 
 
-class RouteSection(Options):
-    """One route. A port of this machine or a URL alone stands for `{to: …}`."""
+class RouteSection(UpstreamDefaults):
+    """One route. A port of this machine or a URL alone stands for `{to: …}`.
+
+    With `to` it is an upstream too, and takes what an upstream takes; with `upstream`, only `timeouts`.
+    """
 
     host: Hosts | None = Field(
         default=None,
@@ -217,13 +227,39 @@ class RouteSection(Options):
 
     @model_validator(mode="after")
     def _answers_in_one_way(self) -> Self:
-        ways = {"to": self.to, "upstream": self.upstream, "respond": self.respond}
-        given = [name for name, value in ways.items() if value]
+        given = [name for name in _WAYS if getattr(self, name)]
         if not given:
             raise ValueError("a route needs something that answers: give it `to`, `upstream` or `respond`")
         if len(given) > 1:
             raise ValueError(f"a route has one answer, and this one has {' and '.join(given)}; set all but one to null")
         return self
+
+    @model_validator(mode="after")
+    def _options_of_an_upstream_have_one(self) -> Self:
+        for key in self.model_fields_set & UpstreamDefaults.model_fields.keys():
+            if self.respond is not None:
+                raise KeyedError(key, f"`{key}` is about an upstream, and this route answers by itself: remove it")
+            if not self.to and key != "timeouts":
+                whose = f"upstreams.{self.upstream}"
+                raise KeyedError(key, f"`{key}` belongs to the upstream, which others use too: write it under {whose}")
+        return self
+
+    @property
+    def upstream_options(self) -> dict[str, Any]:
+        """What the route says about its upstream, as it is written there."""
+        return self.model_dump(include=set(UpstreamDefaults.model_fields), exclude_unset=True)
+
+    @classmethod
+    def allowed(cls, given: Collection[str]) -> list[str]:
+        """Return the keys that a route may have beside those it has."""
+        way = next((key for key in _WAYS if key in given), None)
+        others = () if way is None else tuple(key for key in _WAYS if key != way)
+        if way == "upstream":
+            others += tuple(key for key in UpstreamDefaults.model_fields if key != "timeouts")
+        elif way == "respond":
+            others += tuple(UpstreamDefaults.model_fields)
+        own = [key for key in cls.model_fields if key not in UpstreamDefaults.model_fields]
+        return [key for key in (*own, *UpstreamDefaults.model_fields) if key not in others]
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:

@@ -147,6 +147,14 @@ in logs and error pages, so it is no place for a secret.
 
 """
 
+_INHERITED: Final[dict[type[Options], str]] = {
+    UpstreamOptions: "\nAnd all that `defaults` has.\n",
+    RouteSection: """
+With `to`, a route is an upstream too and takes all that `defaults` has. With `upstream: NAME`, `timeouts` alone: what
+stands there counts for this route instead of the upstream's, key by key.
+""",
+}
+
 _ROUTING: Final = """\
 ### Which route wins
 
@@ -159,8 +167,9 @@ for `/v1` and `/v1/x`, not for `/v10`).
 routes:
   web: 3000                                    # web.<domain> to http://127.0.0.1:3000
   old: http://10.0.0.7:8080/legacy             # old.<domain>, with a base path
-  both: {to: [3000, {url: "http://127.0.0.1:3001", weight: 3}]}
+  both: {to: [3000, {url: "http://127.0.0.1:3001", weight: 3}], timeouts: {response: 2m}, pass_host: false}
   v1: {host: api.localhost, path: /v1, upstream: api, strip_prefix: true}
+  reports: {host: api.localhost, path: /v1/reports, upstream: api, timeouts: {response: 10m}}
   blue: {host: api.localhost, path: /v1, headers: {x-team: blue}, to: 8001}
   previews: {host: "*.preview.localhost", to: 3002}
   ping: {host: "*", path: /ping, respond: {body: pong}}
@@ -205,13 +214,12 @@ def _sections() -> Iterator[str]:
     yield f"{_row('domain', Document.model_fields['domain'])}\n"
     for title, model, text in _SECTIONS:
         yield f"\n### `{title}`\n\n{text}\n\n{_table(model)}"
-        if model is UpstreamOptions:
-            yield "\nAnd all that `defaults` has.\n"
+        yield _INHERITED.get(model, "")
     yield f"\n{_ROUTING}\n"
 
 
 def _table(model: type[Options]) -> str:
-    inherited = UpstreamDefaults.model_fields.keys() if model is UpstreamOptions else set()
+    inherited = UpstreamDefaults.model_fields.keys() if model in _INHERITED else set()
     rows = [
         _row(name, field) for name, field in model.model_fields.items() if name not in inherited | _elsewhere(model)
     ]

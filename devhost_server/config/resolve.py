@@ -11,7 +11,7 @@ from devhost_server.config.validate import Validated, place_of, suggestion
 from devhost_server.options import Bind, host_name, parse_bind
 from devhost_server.routing import RouteMatch, ambiguities
 from devhost_server.units import quote
-from devhost_server.upstream.options import UpstreamDefaults, UpstreamOptions
+from devhost_server.upstream.options import UpstreamDefaults, UpstreamOptions, UpstreamTimeouts
 
 # How many routes of a larger tie are named beside the first two; all of them would hide what else is wrong.
 _NAMED_TIES: Final = 3
@@ -25,7 +25,8 @@ def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Sett
     upstreams = {name: _with_defaults(upstream, document.defaults) for name, upstream in document.upstreams.items()}
     for name, route in document.routes.items():
         if route.to:
-            upstreams[name] = _with_defaults(UpstreamOptions(targets=route.to), document.defaults)
+            own = UpstreamOptions.model_validate({"targets": route.to, **route.upstream_options})
+            upstreams[name] = _with_defaults(own, document.defaults)
     return Settings(
         env=env,
         server=ServerOptions.model_validate(document.server.model_dump(exclude={"watch", "state_dir"})),
@@ -34,7 +35,10 @@ def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Sett
         domain=document.domain,
         echo=document.echo,
         upstreams=upstreams,
-        routes={name: _route(name, route, document.domain) for name, route in document.routes.items()},
+        routes={
+            name: _route(name, route, document.domain, upstreams.get(route.upstream or ""))
+            for name, route in document.routes.items()
+        },
         secrets=tuple(dict.fromkeys(place for path in secrets for place in _places(path, document))),
     )
 
@@ -50,6 +54,8 @@ def _places(path: Path, document: Document) -> Iterator[Path]:
             yield from (("upstreams", name, *rest) for name in users)
         case ("upstreams", name, "targets", *rest) | ("routes", name, "to", *rest):
             yield ("upstreams", name, "targets", *_place_of_target(rest))
+        case ("routes", name, key, *rest) if key in UpstreamDefaults.model_fields and document.routes[str(name)].to:
+            yield ("upstreams", name, key, *rest)
         case ("routes", name):
             yield ("upstreams", name, "targets", *_place_of_target([]))
         # Lists that lose what is there twice: nobody knows which place an item of them comes to.
@@ -83,7 +89,9 @@ def _overlaid(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return {**lower, **upper, **both}
 
 
-def _route(name: str, route: RouteSection, domain: str) -> RouteOptions:
+def _route(
+    name: str, route: RouteSection, domain: str, upstream: UpstreamOptions | None = None
+) -> RouteOptions:
     return RouteOptions(
         name=name,
         hosts=route.host or (host_name(f"{name}.{domain}"),),
@@ -92,9 +100,16 @@ def _route(name: str, route: RouteSection, domain: str) -> RouteOptions:
         headers=route.headers,
         upstream=name if route.to else route.upstream,
         respond=route.respond,
+        timeouts=_timeouts(route, upstream) if upstream is not None else None,
         strip_prefix=route.strip_prefix,
         owner=route.owner,
     )
+
+
+def _timeouts(route: RouteSection, upstream: UpstreamOptions) -> UpstreamTimeouts | None:
+    """Return the time-outs of a route that has some of its own, completed by its upstream's."""
+    given = route.timeouts.model_dump(exclude_unset=True)
+    return UpstreamTimeouts.model_validate({**upstream.timeouts.model_dump(), **given}) if given else None
 
 
 def cross_checked(validated: Validated) -> list[Problem]:

@@ -257,7 +257,7 @@ _NEXT: Final[dict[str, tuple[str, ...]]] = {
     "DR": ("Try again in a moment: the gateway is being stopped or replaced.",),
     "UT": (
         "Read the log of the service: is it busy, or waiting for something else?",
-        "If it has a right to be slow, raise the upstream's <code>timeouts</code>.",
+        "If it has a right to be slow, raise <code>timeouts</code> of the route or of its upstream.",
     ),
     "IE": ("Report this with the request id; the gateway's log has the rest.",),
 }

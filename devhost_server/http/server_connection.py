@@ -26,6 +26,7 @@ from devhost_server.http.forward import informational_head
 from devhost_server.http.response_head import ResponseHead, parse_response
 
 if TYPE_CHECKING:
+    from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
 
 # Bounds of a response head. Envoy allows 60 KiB and 100 lines, Go 1 MiB, nginx 4 to 8 KiB; twice what we take from a
@@ -63,12 +64,14 @@ class ServerConnection(asyncio.Protocol):
         "served",
         "surplus",
         "target",
+        "timeouts",
         "transport",
         "visit",
     )
 
     def __init__(self, target: "Target", wheel: Wheel) -> None:
         self.target = target
+        self.timeouts = target.timeouts  # of the exchange that it carries
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
         self.exchange: Exchange | None = None
         self.deadline = NEVER
@@ -136,14 +139,18 @@ class ServerConnection(asyncio.Protocol):
 
     # -- what an exchange asks for ------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange, head: bytes) -> None:
-        """Send the head of a request; from now on what comes is its response."""
+    def begin(self, exchange: Exchange, head: bytes, timeouts: "UpstreamTimeouts | None" = None) -> None:
+        """Send the head of a request; from now on what comes is its response.
+
+        `timeouts` are those of a route that has its own.
+        """
         self.exchange = exchange
+        self.timeouts = self.target.timeouts if timeouts is None else timeouts
         self.served += 1
         self._state = _HEAD
         self._interim = 0
         wheel = self._wheel
-        self.deadline = wheel.now + self.target.response_seconds
+        self.deadline = wheel.now + (self.target.response_seconds if timeouts is None else timeouts.response)
         if self.deadline < self.visit:
             wheel.watch(self)
         self.transport.write(head)
@@ -154,7 +161,7 @@ class ServerConnection(asyncio.Protocol):
         if exchange is None or exchange.fields is None or self.transport.is_closing():
             return
         if self._state == _HEAD:
-            self._arm(self.target.timeouts.response)
+            self._arm(self.timeouts.response)
         if not exchange.fields.chunked:
             self.transport.write(piece)
         elif len(piece) <= _COPY_LIMIT:
@@ -242,15 +249,15 @@ class ServerConnection(asyncio.Protocol):
             self.destroy()
         elif self._state == _HEAD:
             if not exchange.request_complete and not self._write_paused:
-                self._arm(self.target.timeouts.response)  # it is the client that keeps us waiting
+                self._arm(self.timeouts.response)  # it is the client that keeps us waiting
                 return
-            seconds = self.target.timeouts.response
+            seconds = self.timeouts.response
             exchange.post(RESPONSE_TIMEOUT(f"The target accepted the request but sent no answer within {seconds:g} s."))
         elif self._state == _BODY:
             if self._paused:
-                self._arm(self.target.timeouts.read_idle)  # it is the client that does not read
+                self._arm(self.timeouts.read_idle)  # it is the client that does not read
                 return
-            seconds = self.target.timeouts.read_idle
+            seconds = self.timeouts.read_idle
             exchange.post(READ_TIMEOUT(f"The target sent nothing for {seconds:g} s in the middle of its answer."))
 
     # -- the response head --------------------------------------------------------------------------------------------
@@ -360,7 +367,7 @@ class ServerConnection(asyncio.Protocol):
         exchange.first_pieces = pieces
         exchange.finished_early = self._state == _DONE
         if self._state == _BODY:
-            self._arm(self.target.timeouts.read_idle)
+            self._arm(self.timeouts.read_idle)
         exchange.post(Event.RESPONSE)
 
     # -- the response body --------------------------------------------------------------------------------------------
@@ -379,7 +386,7 @@ class ServerConnection(asyncio.Protocol):
         if self._state == _DONE:
             exchange.post(Event.FINISHED)
         else:
-            self._arm(self.target.timeouts.read_idle)
+            self._arm(self.timeouts.read_idle)
 
     def _decode(self, data: bytes) -> list[bytes] | Fault:
         """Give the content in `data`; the state is `_DONE` once the body has ended."""
