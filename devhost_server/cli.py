@@ -24,10 +24,10 @@ from devhost_server import __version__
 from devhost_server.admin import shapes
 from devhost_server.admin.shapes import Shape
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
+from devhost_server.config.hints import suggestion
 from devhost_server.config.layers import gather
 from devhost_server.config.schema import json_schema
 from devhost_server.config.show import differences, flat, in_effect, placer, select, to_yaml
-from devhost_server.config.validate import suggestion
 from devhost_server.options import Bind, parse_bind
 from devhost_server.secrecy import masked
 from devhost_server.units import printable

@@ -199,9 +199,7 @@ class Exchange:
         if self.connection is not None:
             self.connection.end_body(trailers)
 
-    def attach(
-        self, connection: "ServerConnection", head: bytes, timeouts: "UpstreamTimeouts | None" = None
-    ) -> None:
+    def attach(self, connection: "ServerConnection", head: bytes, timeouts: "UpstreamTimeouts | None" = None) -> None:
         """Send head and body, as far as it has come, on `connection`; what follows goes there directly."""
         connection.begin(self, head, timeouts)
         self.connection = connection

@@ -6,7 +6,7 @@ steers. The configuration reference, the JSON Schema and the error sentences are
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, get_args
 
@@ -21,6 +21,7 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 # Underscores are not for host names, but team members' branch names make them and every browser sends them.
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PORTS: Final = re.compile(r"(?::[0-9]+)+\Z")
 # Linux: sizeof(sockaddr_un.sun_path) less the closing NUL.
 _LONGEST_SOCKET_PATH: Final = 107
 
@@ -73,6 +74,15 @@ Flag = Annotated[bool, Strict()]
 
 Count = Annotated[int, Strict()]
 """A whole number; no text, no fraction."""
+
+
+def meant(text: str, check: Callable[[str], object]) -> str:
+    """Return `` (did you mean '…'?)`` if that text can be written so and passes the check, else nothing."""
+    try:
+        check(text)
+    except ValueError:
+        return ""
+    return f" (did you mean '{text}'?)" if text.isprintable() and "'" not in text and len(text) <= 80 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +207,10 @@ def host_pattern(text: str) -> str:
         raise ValueError(
             f"{quote(text)} is not a host: write a name, *.name (one label more), **.name (any depth) or * (any host)"
         )
-    if not suffix.startswith("[") and suffix.rpartition(":")[2].isdigit():
-        raise ValueError(
-            f"{quote(text)} has a port, which routes do not compare (did you mean '{text.rpartition(':')[0]}'?)"
-        )
+    if not suffix.startswith("[") and _PORTS.search(suffix):
+        bare = _PORTS.sub("", text)
+        hint = meant(bare, host_pattern)
+        raise ValueError(f"{quote(text)} has a port, which routes do not compare{hint}")
     return f"{stars}.{host_name(suffix, text)}" if stars else host_name(suffix)
 
 
@@ -235,7 +245,7 @@ def header_fields(value: Mapping[str, str]) -> dict[str, str]:
 
 def _refuse_lone_port(value: object) -> object:
     if isinstance(value, int):
-        hint = "" if isinstance(value, bool) else f" (did you mean '127.0.0.1:{value}'?)"
+        hint = "" if isinstance(value, bool) else meant(f"127.0.0.1:{value}", parse_bind)
         raise ValueError(f"{quote(value)} is not an address: write {BIND_ALLOWED}{hint}")  # noqa: TRY004 - pydantic collects ValueErrors
     return value
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import MAX_DEPTH, ReadError, has_comment, read, type_scalar
-from devhost_server.config.schema import text_at
+from devhost_server.config.schema import is_key, text_at
 from devhost_server.config.tree import Node, Path, dotted, mapping
 
 PREFIX: Final = "DEVHOST__"
@@ -27,15 +27,11 @@ def environment_layers(environ: Mapping[str, str], problems: list[Problem]) -> l
     # The shorter name first, so that a variable for one key wins over one for the section around it.
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if name.startswith(PREFIX):
-            path = name.removeprefix(PREFIX).lower().split("__")
-            layers += _single_value(path, environ[name], Origin(name), problems)
+            layers += _single_value(_key_of(name), environ[name], Origin(name), problems)
         elif _MISSPELLED.fullmatch(name):
             right = PREFIX + name.removeprefix("DEVHOST_")
-            problems.append(
-                Problem.of(
-                    name, f"not a variable this program reads; settings begin with {PREFIX} (did you mean {right}?)"
-                )
-            )
+            hint = f" (did you mean {right}?)" if is_key(_key_of(right)) else ""
+            problems.append(Problem.of(name, f"not a variable this program reads; settings begin with {PREFIX}{hint}"))
     return layers
 
 
@@ -47,7 +43,7 @@ def set_layers(sets: Iterable[str], problems: list[Problem]) -> list[Node]:
         if not equals:
             problems.append(Problem.of("--set", f"'{assignment}' is not understood; write key.path=value"))
             continue
-        layers += _single_value(key.strip().split("."), value, Origin("--set"), problems)
+        layers += _single_value(tuple(key.strip().split(".")), value, Origin("--set"), problems)
     return layers
 
 
@@ -77,14 +73,18 @@ def _with_own_maximum(tree: Node, section: str) -> Iterator[str]:
             yield str(name)
 
 
-def _single_value(path: list[str], text: str, origin: Origin, problems: list[Problem]) -> list[Node]:
+def _key_of(name: str) -> tuple[str, ...]:
+    return tuple(name.removeprefix(PREFIX).lower().split("__"))
+
+
+def _single_value(path: tuple[str, ...], text: str, origin: Origin, problems: list[Problem]) -> list[Node]:
     """Make the layer that gives one key a value; no layer and a problem if it is none."""
-    key = dotted(tuple(path))
+    key = dotted(path)
     if not all(path) or len(path) > MAX_DEPTH:
         problems.append(Problem.of(str(origin), f"'{key}' is not a key; name each part, as in server.workers"))
         return []
     try:
-        node = _value(tuple(path), text, origin)
+        node = _value(path, text, origin)
     except ReadError as error:
         hint = "; put a text with special characters in quotes, inside the shell's own"
         problems.append(Problem.at(origin, key, f"the value is {error.message}{hint}"))

@@ -12,7 +12,8 @@ from devhost_server.config.problems import ConfigError, Origin, Problem
 from devhost_server.config.resolve import cross_checked, resolved
 from devhost_server.config.tree import Node, dotted, leaves, plain
 from devhost_server.config.tree import Path as KeyPath
-from devhost_server.config.validate import expanded, redacted, secrets_in, validated, without_unbuilt
+from devhost_server.config.unbuilt import without_unbuilt
+from devhost_server.config.validate import expanded, redacted, secrets_in, validated
 from devhost_server.units import printable
 
 

@@ -28,6 +28,7 @@ from devhost_server.options import (
     OneLine,
     OneOrMore,
     Options,
+    meant,
 )
 from devhost_server.secrecy import masked
 from devhost_server.units import Duration, Written, quote
@@ -41,8 +42,8 @@ _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 def entry_name(text: str) -> str:
     """Check the name of a route or an upstream: it may become a host label and always becomes a metric label."""
     if not _NAME.fullmatch(text):
-        close = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
-        hint = f" (did you mean '{close}'?)" if _NAME.fullmatch(close) else ""
+        close = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63].rstrip("-_")
+        hint = f" (did you mean '{close}'?)" if close else ""
         raise ValueError(f"{quote(text)} is not a name: lower-case letters, digits, - and _ are allowed{hint}")
     return text
 
@@ -67,7 +68,7 @@ def route_path(text: str) -> str:
     except UnicodeError:
         raise ValueError(f"{quote(text)} is not a path: its percent-escapes are not UTF-8") from None
     if not path.startswith("/"):
-        raise ValueError(f"{quote(text)} is not a path: it begins with / (did you mean {quote('/' + text)}?)")
+        raise ValueError(f"{quote(text)} is not a path: it begins with /{meant('/' + text, route_path)}")
     if "//" in path:
         raise ValueError(f"{quote(text)} is not a path: empty segments are merged before paths are compared")
     if "?" in text or "#" in text or not path.isprintable() or {".", ".."} & set(path.split("/")):

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any, Final
 
+from devhost_server.config.hints import suggestion
 from devhost_server.config.models import Document, RouteOptions, RouteSection, ServerOptions, Settings
 from devhost_server.config.problems import Problem
 from devhost_server.config.tree import Node, Path, dotted, find
-from devhost_server.config.validate import Validated, place_of, suggestion
+from devhost_server.config.validate import Validated, place_of
 from devhost_server.options import Bind, host_name, parse_bind
 from devhost_server.routing import RouteMatch, ambiguities
 from devhost_server.units import quote
@@ -89,9 +90,7 @@ def _overlaid(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return {**lower, **upper, **both}
 
 
-def _route(
-    name: str, route: RouteSection, domain: str, upstream: UpstreamOptions | None = None
-) -> RouteOptions:
+def _route(name: str, route: RouteSection, domain: str, upstream: UpstreamOptions | None = None) -> RouteOptions:
     return RouteOptions(
         name=name,
         hosts=route.host or (host_name(f"{name}.{domain}"),),

@@ -69,6 +69,11 @@ def text_at(path: Path) -> Literal["any", "notation"] | None:
     return "any" if written(field) is None else "notation"
 
 
+def is_key(path: Path) -> bool:
+    """Return whether a configuration file may say something at `path`."""
+    return _field_at(path) is not None
+
+
 def _field_at(path: Path) -> FieldInfo | None:
     field = FieldInfo.from_annotation(Document)
     for key in path:

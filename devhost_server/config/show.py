@@ -13,7 +13,7 @@ from devhost_server.config.problems import DEFAULT, Origin
 from devhost_server.config.reader import type_scalar
 from devhost_server.config.schema import default_of, model_of
 from devhost_server.config.tree import Path, dotted, plain
-from devhost_server.config.validate import UNBUILT
+from devhost_server.config.unbuilt import UNBUILT
 from devhost_server.options import Options, accepts_none
 from devhost_server.secrecy import masked
 

@@ -1,6 +1,6 @@
 """Configuration before it is validated: plain values that remember where they came from, and how layers merge."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -103,6 +103,21 @@ def with_value(node: Node, path: Path, value: "Node | None") -> Node:
         pairs = ((i, changed if i == key else child) for i, child in node.children())
         children = tuple(v for _, v in pairs if v is not None)
     return Node(children, node.at, node.key_at)
+
+
+def without(node: Node, paths: Collection[Path]) -> Node:
+    """Return a copy of the tree that lacks what stands at these paths."""
+    gone = {path[0] for path in paths if len(path) == 1}
+    inside: dict[str | int, list[Path]] = {}
+    for path in paths:
+        inside.setdefault(path[0], []).append(path[1:])
+    kept = {
+        key: without(child, inside[key]) if key in inside else child
+        for key, child in node.children()
+        if key not in gone
+    }
+    children = tuple(kept.values()) if isinstance(node.value, tuple) else {str(key): v for key, v in kept.items()}
+    return Node(children, node.at, node.key_at) if kept or gone else node
 
 
 def merge(lower: Node, upper: Node, path: Path = ()) -> Node:

@@ -3,35 +3,30 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from devhost_server.config.expand import Expanded, ExpandError, expand
+from devhost_server.config.hints import KeyHint, allowed_keys, fits, part_of, suggestion
 from devhost_server.config.models import Document
 from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import type_scalar
-from devhost_server.config.schema import known_paths, model_at, text_at
-from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value
-from devhost_server.options import KeyedError, Options
+from devhost_server.config.schema import text_at
+from devhost_server.config.tree import Broken, Node, Path, dotted, find, leaves, plain, with_value, without
+from devhost_server.options import KeyedError
 from devhost_server.secrecy import MASK, names_secret
 from devhost_server.units import quote
 
-_NAMED: Final = frozenset({"routes", "upstreams"})
+# A hint is tried out before it is given, which takes a millisecond.
+_HINTED: Final = 100
 _QUOTED: Final = re.compile("'[^']*'")
 
 
 def is_secret(path: Path, origin: Origin) -> bool:
     """Tell whether a value must never be shown: it came out of a file, or its key says so."""
     return origin.secret or names_secret(path)
-
-
-def suggestion(word: str, allowed: Iterable[str]) -> str:
-    """Give `` (did you mean …?)`` for a word that is close to an allowed one, else nothing."""
-    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 # --- expansion -------------------------------------------------------------------------------------------------------
@@ -73,55 +68,6 @@ def _expanded_scalar(node: Node, template: str, result: Expanded, *, is_text: bo
     return Node(value, at, node.key_at, text=None if isinstance(value, str) else result.text)
 
 
-# --- what the contract names and this version does not build ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Unbuilt:
-    """A key that means something in a later version: where it may stand, the value that asks for nothing, and words."""
-
-    path: tuple[str, ...]
-    harmless: Any
-    what: str
-
-
-_UPSTREAM_FEATURES: Final = {
-    "health_check": "active health checks are",
-    "outlier": "outlier ejection is",
-    "circuit_breaker": "circuit breaking is",
-    "hold": "holding requests while an upstream is down is",
-    "hash_on": "hash balancing is",
-}
-UNBUILT: Final = (
-    *(Unbuilt(("upstreams", "*", key), None, what) for key, what in _UPSTREAM_FEATURES.items()),
-    *(Unbuilt(("defaults", key), None, what) for key, what in _UPSTREAM_FEATURES.items()),
-    Unbuilt(("routes", "*", "policies"), [], "policies are"),
-    Unbuilt(("server", "watch"), False, "watching the configuration files is"),
-    Unbuilt(("server", "state_dir"), None, "dynamic routes are"),
-)
-
-
-def without_unbuilt(tree: Node, problems: list[Problem]) -> Node:
-    """Take keys of later versions out of the tree; one that asks for something is a problem, never ignored."""
-    for feature in UNBUILT:
-        for path, node in list(_matching(tree, feature.path)):
-            value = plain(node)
-            if value is not None and value != feature.harmless:
-                message = f"{feature.what} not built in this version, so it would have no effect: remove the key"
-                problems.append(Problem.at(node.key_at, dotted(path), message))
-            tree = with_value(tree, path, None)
-    return tree
-
-
-def _matching(node: Node, pattern: tuple[str, ...], path: Path = ()) -> Iterable[tuple[Path, Node]]:
-    if not pattern:
-        yield path, node
-        return
-    for key, child in node.children():
-        if pattern[0] in ("*", key):
-            yield from _matching(child, pattern[1:], (*path, key))
-
-
 # --- validation ------------------------------------------------------------------------------------------------------
 
 
@@ -145,12 +91,14 @@ def validated(tree: Node, problems: list[Problem], *, complete: bool = True) -> 
         tree, errors = _with_texts(tree, error)
     if not errors:
         return Validated(Document.model_validate(plain(tree)), tree, frozenset())
-    problems += [problem for each in errors if (problem := _problem(each, tree, complete=complete))]
-    left_out = frozenset(_part(each["loc"]) for each in errors)
-    sound = tree
-    for path in left_out:
-        sound = with_value(sound, path, None)
-    return Validated(Document.model_validate(plain(sound)), tree, left_out)
+    data = plain(tree)
+    problems += [
+        problem
+        for count, each in enumerate(errors)
+        if (problem := _problem(each, tree, data if count < _HINTED else None, complete=complete))
+    ]
+    left_out = frozenset(part_of(each["loc"]) for each in errors)
+    return Validated(Document.model_validate(plain(without(tree, left_out))), tree, left_out)
 
 
 def _with_texts(tree: Node, error: ValidationError) -> tuple[Node, list[Any]]:
@@ -169,12 +117,11 @@ def _with_texts(tree: Node, error: ValidationError) -> tuple[Node, list[Any]]:
     return tree, []
 
 
-def _part(loc: Path) -> Path:
-    return loc[:2] if loc[0] in _NAMED else loc[:1]
+def _problem(error: Mapping[str, Any], tree: Node, data: Mapping[str, Any] | None, *, complete: bool) -> Problem | None:
+    """Put one of pydantic's errors into a sentence at its place; None if it only follows from another problem.
 
-
-def _problem(error: Mapping[str, Any], tree: Node, *, complete: bool) -> Problem | None:
-    """Put one of pydantic's errors into a sentence at its place; None if it only follows from another problem."""
+    `data` is the tree without origins, to try out hints in; None for no hints.
+    """
     loc: Path = error["loc"]
     node, found = find(tree, loc)
     if isinstance(node.value, Broken):
@@ -187,7 +134,9 @@ def _problem(error: Mapping[str, Any], tree: Node, *, complete: bool) -> Problem
     reason = error.get("ctx", {}).get("error")
     if isinstance(reason, KeyedError):
         node, path = find(tree, (*loc, reason.key))
-    message = _sentence(error, loc)
+    around, _ = find(tree, found[:-1])
+    beside = [str(key) for key, child in around.children() if child.value is not None]
+    message = _sentence(error, loc, beside) + (_hint(error, found, data) if data is not None else "")
     if is_secret(path, node.at):
         # A sentence may quote a part of the value, or what might have been meant instead.
         message = _QUOTED.sub(MASK, redacted(message, [str(node.value)]))
@@ -231,12 +180,12 @@ _BOUNDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": 
 
 
 def _out_of_bounds(given: Any, context: Mapping[str, Any]) -> str:
-    words = next(f"{words} {context[name]:g}" for name, words in _BOUNDS.items() if name in context)
-    return f"{quote(given)} is out of bounds: {words} is allowed"
+    words, bound = next((words, context[name]) for name, words in _BOUNDS.items() if name in context)
+    return f"{quote(given)} is out of bounds: {words} {int(bound) if bound == int(bound) else bound} is allowed"
 
 
 def _not_text(given: Any, _context: Mapping[str, Any]) -> str:
-    return f"{quote(given)} is not text" + (": put it in quotes" if isinstance(given, int | float) else "")
+    return f"{quote(given)} is not text"
 
 
 def _not_one_of(given: Any, context: Mapping[str, Any]) -> str:
@@ -254,25 +203,23 @@ _SENTENCES: Final[dict[str, Callable[[Any, Mapping[str, Any]], str]]] = {
 }
 
 
-def _sentence(error: Mapping[str, Any], loc: Path) -> str:
+def _sentence(error: Mapping[str, Any], loc: Path, beside: Iterable[str]) -> str:
+    """Say what is wrong; `beside` are the keys of the mapping that an unknown key is in."""
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return _unknown_key(str(loc[-1]), loc[:-1])
+        return f"unknown key; allowed: {', '.join(allowed_keys(loc[:-1], beside))}"
     if kind in _EXPECTED:
-        return f"{quote(given)} is not {_EXPECTED[kind]}{_keys_of(model_at(loc))}"
+        keys = ", ".join(allowed_keys(loc))
+        return f"{quote(given)} is not {_EXPECTED[kind]}{f'; allowed keys: {keys}' if keys else ''}"
     make = _SENTENCES.get(kind)
     return make(given, error.get("ctx", {})) if make else str(error["msg"])
 
 
-def _keys_of(model: type[Options] | None) -> str:
-    return f"; allowed keys: {', '.join(model.model_fields)}" if model is not None else ""
-
-
-def _unknown_key(key: str, parent: Path) -> str:
-    model = model_at(parent)
-    allowed = list(model.model_fields) if model is not None else []
-    hint = suggestion(key, allowed)
-    if not hint:
-        elsewhere = [dotted(path) for path in known_paths() if path[-1] == key]
-        hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else ""
-    return f"unknown key; allowed: {', '.join(allowed)}{hint}"
+def _hint(error: Mapping[str, Any], at: Path, data: Mapping[str, Any]) -> str:
+    """Return what may have been meant, as far as it would be accepted."""
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        return str(KeyHint(data, at, error["loc"][:-1]))
+    if kind == "string_type" and isinstance(given, int | float) and fits(data, at, str(given)):
+        return ": put it in quotes"
+    return ""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, socket_path
+from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, meant, socket_path
 from devhost_server.units import Duration, PositiveDuration, Written, quote
 
 URL_ALLOWED: Final = "http://host:port, https://host:port or unix:/path, a base path after host:port if need be"
@@ -37,9 +37,10 @@ def target_url(text: str) -> str:
 def _meant(text: str, scheme: str, separator: str) -> str:
     if separator:
         close = {"ws": "http", "wss": "https"}.get(scheme.lower())
-        return f" (did you mean '{close}{text[len(scheme) :]}'? WebSockets pass through it)" if close else ""
+        hint = meant(f"{close}{text[len(scheme) :]}", target_url) if close else ""
+        return f"{hint}; WebSockets pass through it" if hint else ""
     looks_like_host = re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?", text)
-    return f" (did you mean 'http://{text}'?)" if looks_like_host else ""
+    return meant(f"http://{text}", target_url) if looks_like_host else ""
 
 
 def _http_url(text: str) -> str:

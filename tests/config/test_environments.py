@@ -10,7 +10,7 @@ from devhost_server.config.layers import PACKAGED, gather
 from devhost_server.config.models import Document
 from devhost_server.config.schema import known_paths, model_of
 from devhost_server.config.tree import find
-from devhost_server.config.validate import UNBUILT
+from devhost_server.config.unbuilt import UNBUILT
 from devhost_server.options import parse_bind
 
 ROOT = Path(__file__).parents[2]

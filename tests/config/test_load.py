@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from devhost_server.config import ConfigError, Settings, Sources, load, load_admin
 from devhost_server.config.models import RouteSection
 from devhost_server.config.schema import known_paths
-from devhost_server.config.validate import UNBUILT
+from devhost_server.config.unbuilt import UNBUILT
 from tests.config.support import loaded, problem, problems, sources, write
 
 RICH = """
@@ -273,7 +273,8 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
     [
         ("server: {wrokers: 1}", "1:10: server.wrokers: unknown key; allowed: bind, workers,"),
         ("server: {wrokers: 1}", "(did you mean workers?)"),
-        ("bind: x", "(did you mean server.bind?)"),
+        ("bind: 127.0.0.1:1", "(did you mean server.bind or admin.bind?)"),
+        ("bind: x", "(did you mean server.bind or admin.bind? The value is not one for it)"),
         ("routes: {a: {to: {url: 'http://a', wieght: 1}}}", "routes.a.to.wieght: unknown key"),
         ("upstreams: {a: {targets: [{url: 'http://a', x: 1}]}}", "allowed: url, weight"),
         ("server: {workers: 0}", "0 is not a number of workers: 1 to 512, or auto, is allowed"),
@@ -303,7 +304,8 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
         ("defaults: {balance: hash}", "'hash' is not built in this version; allowed: round_robin"),
         ("defaults: {balance: rr}", "'rr' is not allowed; allowed: round_robin"),
         ("domain: a b", "'a b' is not a host name"),
-        ("domain: 5", "5 is not text: put it in quotes"),
+        ("routes: {a: {to: 1, owner: 5}}", "5 is not text: put it in quotes"),
+        ("domain: 5", "5 is not text"),
         ("admin: {token: 'a b'}", "a token is at least one visible ASCII character"),
         ("upstreams: {a: {}}", "upstreams.a.targets: is required and not given"),
         ("upstreams: {a: {targets: [1, 1]}}", "'http://127.0.0.1:1' is a target twice"),
@@ -481,6 +483,8 @@ class TestUnbuilt:
         return problem(tmp_path, self.document(path, value))
 
     def document(self, path, value):
+        if len(path) == 1:
+            return f"{path[0]}: {value}"
         rest = {"upstreams": "targets: 1", "routes": "to: 1"}.get(path[0], "")
         if path[1] == "*":
             return f"{path[0]}: {{name: {{{rest}, {path[2]}: {value}}}}}"

@@ -6,7 +6,7 @@ import pytest
 from devhost_server.config.models import Document
 from devhost_server.config.reference import reference
 from devhost_server.config.schema import item_model, json_schema, known_paths, model_at, model_of
-from devhost_server.config.validate import UNBUILT
+from devhost_server.config.unbuilt import UNBUILT
 from devhost_server.options import Options
 from tests.config.support import loaded
 

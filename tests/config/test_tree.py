@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devhost_server.config.problems import Origin
-from devhost_server.config.tree import Node, dotted, find, leaves, merge, plain, with_value
+from devhost_server.config.tree import Node, dotted, find, leaves, merge, plain, with_value, without
 from tests.config.support import node
 
 
@@ -81,3 +81,13 @@ def test_nodes_are_replaced_and_removed():
     assert plain(with_value(tree, ("a", 0, "b"), None)) == {"a": [{"c": 2}, 3]}
     assert plain(with_value(tree, ("nope",), two)) == plain(tree)
     assert plain(tree) == {"a": [{"b": 1, "c": 2}, 3]}
+
+
+def test_several_places_are_left_out_at_once():
+    tree = node("a: [{b: 1, c: 2}, 3]\nd: {e: 4, f: {}}\ng: 5")
+    assert plain(without(tree, [("a", 0, "b"), ("a", 1), ("d", "e"), ("g",), ("nope",), ("g", "x")])) == {
+        "a": [{"c": 2}],
+        "d": {"f": {}},
+    }
+    assert plain(without(tree, [("a",), ("d",), ("g",)])) == {}
+    assert plain(without(tree, [])) == plain(tree)
