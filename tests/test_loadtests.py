@@ -60,22 +60,33 @@ def locust(port: int, *options: str) -> subprocess.CompletedProcess[str]:
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"),
         *("--users", "10", "--spawn-rate", "10", "--run-time", "2s", "--host", f"http://127.0.0.1:{port}", *options),
     ]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=50)
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=100
+    )
+
+
+def until_it_says(port: int, names: tuple[str, ...], code: int) -> None:
+    """Run for longer and longer: what comes up in a run is chance, and a busy machine gets round to less."""
+    for seconds in (2, 8, 24):
+        done = locust(port, "--run-time", f"{seconds}s")
+        if "no request was made" in done.stdout and seconds < 24:
+            continue
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout
+        missing = [name for name in names if name not in done.stdout]
+        if not missing:
+            return
+    pytest.fail(f"nothing about {missing} in {seconds} s")
 
 
 def test_right_answers_to_every_scenario_pass(echo: Echo) -> None:
-    done = locust(echo.port)
-    assert done.returncode == 0, done.stdout
-    for name in ("/steady", "/bytes", "/upload", "/delay", "/sse", "/ws connect", "/ws message", "/ws close"):
-        assert f" {name} " in done.stdout
+    names = ("/steady", "/bytes", "/upload", "/delay", "/sse", "/ws connect", "/ws message", "/ws close")
+    until_it_says(echo.port, tuple(f" {name} " for name in names), 0)
 
 
 def test_wrong_answers_to_every_scenario_fail(liar: int) -> None:
-    done = locust(liar)
-    assert done.returncode == 1
-    for name in ("GET /steady: ", "GET /bytes: ", "POST /upload: ", "GET /delay: ", "GET /sse: ", "WS /ws connect: "):
-        assert name in done.stdout
-    assert "Traceback" not in done.stdout
+    names = ("GET /steady: ", "GET /bytes: ", "POST /upload: ", "GET /delay: ", "GET /sse: ", "WS /ws connect: ")
+    until_it_says(liar, names, 1)
 
 
 def test_a_gateway_that_is_not_there_fails() -> None:

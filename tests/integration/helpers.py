@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support import Gateway, RawClient, Response, free_port, request, wait_until
+from tests.support.waiting import patient
 
 DRAINED = re.compile(r"drained: finished (\d+), closed (\d+) websockets, cut (\d+)")
 # Long enough that no test runs into them, on a machine that is busy with other things too.
@@ -298,7 +299,7 @@ def run_to_end(*arguments: str, prefix: Sequence[str] = (), timeout: float = 15.
             start_new_session=True,
         )
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(timeout=patient(timeout))
         finally:
             left = tuple(members(process.pid))
             for pid in left:

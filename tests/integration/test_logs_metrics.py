@@ -408,7 +408,11 @@ def test_scrapes_of_500_routes_under_load_fail_nobody_and_hold_nobody_up(capsys:
             assert not scrape or scrapes >= 3
             return statistics.quantiles(storm.latencies, n=100)[98]
 
-        alone, scraped = p99(False), p99(True)
-        with capsys.disabled():
-            print(f"\np99 alone {alone * 1000:.1f} ms, while 500 routes are scraped {scraped * 1000:.1f} ms")
-        assert scraped < max(5 * alone, 0.05)
+        def is_held_up() -> bool:
+            alone, scraped = p99(False), p99(True)
+            with capsys.disabled():
+                print(f"\np99 alone {alone * 1000:.1f} ms, while 500 routes are scraped {scraped * 1000:.1f} ms")
+            return scraped >= max(5 * alone, 0.05)
+
+        # What else the machine does may hold up a round; scrapes that do would hold up each.
+        assert not all(is_held_up() for _ in range(4))

@@ -16,7 +16,7 @@ from tests.integration.helpers import EchoGateway, Storm, members, pss_kib, repl
 from tests.support import Metrics, RawClient, request, wait_until
 from tests.support.gateway import descriptors
 from tests.support.net import accepts
-from tests.support.waiting import seconds_since
+from tests.support.waiting import patient, seconds_since
 from tests.support.websocket import handshake
 
 
@@ -118,7 +118,7 @@ def test_both_workers_killed_at_once_are_back(gateway: EchoGateway) -> None:
         client.send(request())
         assert client.read_response().status == 200
     replaced(gateway, workers[0], 2)
-    assert seconds_since(began) < 2
+    assert seconds_since(began) < patient(2)
 
 
 def test_a_worker_that_dies_at_each_birth_is_tried_less_and_less_often(gateway: EchoGateway) -> None:
@@ -138,7 +138,7 @@ def test_a_worker_that_dies_at_each_birth_is_tried_less_and_less_often(gateway: 
     began = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     replaced(gateway, victim, 2)
-    assert seconds_since(began) < 1
+    assert seconds_since(began) < patient(1)
 
 
 def test_a_worker_told_to_leave_is_replaced_before_it_has_left(gateway: EchoGateway) -> None:
@@ -155,7 +155,7 @@ def test_a_worker_told_to_leave_is_replaced_before_it_has_left(gateway: EchoGate
         began = time.monotonic()
         os.kill(victim, signal.SIGTERM)
         wait_until(lambda: _states(gateway).count("ready") == 2, 1.2, "two others being ready")
-        assert seconds_since(began) < 1.2
+        assert seconds_since(began) < patient(1.2)
         assert client.read_response().status == 200
     wait_until(lambda: victim not in gateway.worker_pids(), 2)
     assert not [line for line in gateway.messages("error") if f"(pid {victim})" in line], "to leave is no error"
@@ -172,7 +172,7 @@ def test_the_control_process_is_back_with_everything_it_knew(gateway: EchoGatewa
         began = time.monotonic()
         os.kill(control, signal.SIGKILL)
         wait_until(gateway.ready, 3)
-        assert seconds_since(began) < 1.5
+        assert seconds_since(began) < patient(1.5)
         after = gateway.metrics().totals
     # CPU seconds are read from the kernel and added up by the control process, which forgets those of dead workers.
     lost = [key for key, value in before.items() if after.get(key, -1) < value and "cpu_seconds" not in key]
@@ -206,7 +206,7 @@ def test_nothing_outlives_a_killed_master() -> None:
             os.kill(gateway.pid, signal.SIGKILL)
             gateway.wait(2)
             wait_until(lambda: not gateway.processes(), 5, "everything being gone")
-            assert seconds_since(began) < 5
+            assert seconds_since(began) < patient(5)
         for port in (gateway.port, gateway.admin_port, gateway.echo_port):
             assert not accepts(port)
     finally:
@@ -331,7 +331,7 @@ def test_a_hung_worker_is_noticed_and_replaced() -> None:
         began = time.monotonic()
         os.kill(victim, signal.SIGSTOP)
         replaced(gateway, victim, 2)
-        assert 0.5 < seconds_since(began) < 4
+        assert 0.5 < seconds_since(began) < patient(4)
         count = storm.count
         wait_until(lambda: storm.count > count + 50, 5)
         assert survivor in gateway.worker_pids()
@@ -358,7 +358,7 @@ def test_workers_come_and_go_by_ttin_and_ttou() -> None:
         wait_until(lambda: "TTOU: one worker is the least" in gateway.messages("info"), 2)
         wait_until(lambda: len(gateway.worker_pids()) == 1, 3)
         assert gateway.worker_pids() == [first], "the last that came go first, and one always stays"
-        assert _restarts(gateway.metrics(), "retired") == 2
+        wait_until(lambda: _restarts(gateway.metrics(), "retired") == 2, 3)
         wait_until(lambda: storm.count > 100, 5)
         storm.stop()
         assert set(storm.bad) <= {"idle"}, storm.details

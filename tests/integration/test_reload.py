@@ -13,7 +13,7 @@ import pytest
 from tests.integration.helpers import EchoGateway, Storm, pss_kib, replaced
 from tests.support import Gateway, RawClient, ScriptedUpstream, free_port, request, wait_until
 from tests.support.gateway import descriptors
-from tests.support.waiting import seconds_since
+from tests.support.waiting import patient, seconds_since
 from tests.support.websocket import TEXT, Frame, handshake, read_frame
 
 
@@ -379,7 +379,7 @@ def test_a_reload_that_a_worker_cannot_confirm_is_taken_back() -> None:
         try:
             began = time.monotonic()
             status, body = gateway.admin("POST", "/api/reload", timeout=30)
-            assert 5 < seconds_since(began) < 15
+            assert 5 < seconds_since(began) < patient(15)
             assert status == 422
             (said,) = json.loads(body)["errors"]
             assert f"(pid {hung}) did not confirm generation 2 within 10 s" in said
@@ -394,7 +394,7 @@ def test_a_reload_that_a_worker_cannot_confirm_is_taken_back() -> None:
 
 def test_a_reload_while_it_drains_is_refused() -> None:
     with EchoGateway() as gateway, RawClient(gateway.port) as client:
-        client.send(request("GET", "/delay/1.5"))
+        client.send(request("GET", "/delay/4"))  # longer than a command takes to start
         wait_until(lambda: gateway.metrics().value("devhost_requests_in_flight") == 1)
         gateway.term()
         wait_until(lambda: not gateway.ready(), 2)
@@ -420,7 +420,7 @@ def test_a_large_configuration_stalls_nobody(gateway: ReloadingGateway) -> None:
         wait_until(lambda: storm.count > count + 200, 5)
     assert gateway.said("h999.test") == {(200, b"many")}
     assert storm.bad == {}
-    assert max(storm.latencies) < 0.35
+    assert max(storm.latencies) < patient(0.35)
 
 
 # -- under load --------------------------------------------------------------------------------------------------------

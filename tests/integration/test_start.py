@@ -14,7 +14,7 @@ from tests.integration.helpers import EchoGateway, Ended, Supervisor, run_to_end
 from tests.support import RawClient, ScriptedUpstream, free_port, request, wait_until
 from tests.support.gateway import descriptors
 from tests.support.net import accepts
-from tests.support.waiting import seconds_since
+from tests.support.waiting import patient, seconds_since
 
 MINIMAL = "routes: {ping: {host: '*', respond: {status: 200}}}"
 
@@ -396,7 +396,7 @@ def test_a_start_that_is_called_off_leaves_nothing(moment: str, number: int) -> 
         began = time.monotonic()
         gateway.term(number)
         code = gateway.wait(5)
-        assert seconds_since(began) < 1.2
+        assert seconds_since(began) < patient(1.2)
         early = moment in {"the interpreter", "the imports"}
         assert code in ({0, -number, 1 if number == signal.SIGINT else 0} if early else {0})
         wait_until(lambda: not gateway.processes(), 1, "no process being left")

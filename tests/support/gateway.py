@@ -22,7 +22,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.net import accepts, free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import patient, wait_until
 
 Config = Mapping[str, Any]
 
@@ -319,7 +319,7 @@ class Gateway:
     def wait(self, timeout: float = 10.0) -> int:
         """Wait for the master to end; its exit code."""
         assert self.process
-        return self.process.wait(timeout)
+        return self.process.wait(patient(timeout))
 
     def stop(self) -> None:
         """Stop gracefully and assert that it was clean: exit code, no process, no port, no complaint on stderr."""

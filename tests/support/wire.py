@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Literal
 
+from tests.support.waiting import patient
+
 End = Literal["fin", "rst"]
 
 
@@ -46,7 +48,7 @@ class Wire:
         if self.end:
             return False
         try:
-            self.sock.settimeout(self.timeout if timeout is None else max(timeout, 0.0001))
+            self.sock.settimeout(patient(self.timeout) if timeout is None else max(timeout, 0.0001))
             data = self.sock.recv(262144)
         except (TimeoutError, BlockingIOError) as error:
             raise TimeoutError(f"nothing came in time; so far {bytes(self.received[-300:])!r}") from error
@@ -170,7 +172,7 @@ class Wire:
                     self._ended("rst")
 
     def _deadline(self, timeout: float | None) -> float:
-        return time.monotonic() + (self.timeout if timeout is None else timeout)
+        return time.monotonic() + patient(self.timeout if timeout is None else timeout)
 
     def _ended(self, how: End) -> bool:
         self.end = self.end or how
