@@ -12,10 +12,10 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO, cast
 
 import click
 from pydantic import ValidationError
@@ -125,8 +125,40 @@ def cli(ctx: click.Context) -> None:
         ctx.invoke(run)
 
 
+class _Stdout:
+    """Standard output that nobody has to read to its end: `devhost-server routes | head -1` is no failure."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write; what nobody reads any more goes nowhere."""
+        with self._until_nobody_reads():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, likewise."""
+        with self._until_nobody_reads():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _until_nobody_reads(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # What is in the buffer goes there too, when the interpreter ends.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 def main() -> None:
     """Run the command line."""
+    sys.stdout = cast("TextIO", _Stdout(sys.stdout))
     try:
         cli(prog_name="devhost-server")
     except OSError as error:
@@ -136,7 +168,7 @@ def main() -> None:
 
 
 def _give_up_output(error: OSError) -> NoReturn:
-    """End with a sentence, if even that can be written; for a reader who went away, click ends without one."""
+    """End with a sentence, if even that can be written."""
     with contextlib.suppress(OSError):
         click.echo(f"the output cannot be written: {(error.strerror or str(error)).lower()}", err=True)
     # What is left in the buffers would fail once more when the interpreter ends, which makes a report and a code of it.
@@ -151,12 +183,15 @@ def _give_up_output(error: OSError) -> NoReturn:
 
 def _sources() -> Sources:
     given: Mapping[str, Any] = click.get_current_context().find_root().ensure_object(dict)
+    named = (given.get("env"), given.get("config_dir"), given.get("config", ()), given.get("set", ()))
     try:
-        return Sources.from_options(
-            given.get("env"), given.get("config_dir"), given.get("config", ()), given.get("set", ())
-        )
+        return Sources.from_options(*named)
     except FileNotFoundError:
-        _fail("the working directory is gone; change to one that is there")
+        places = given.get("config") or [given.get("config_dir") or os.environ.get("DEVHOST_CONFIG_DIR") or ""]
+        if not all(map(os.path.isabs, places)):
+            _fail("the working directory is gone; change to one that is there, or name the folder by its whole path")
+        os.chdir("/")  # nothing is looked for from there, and libraries ask where they are
+        return Sources.from_options(*named)
 
 
 def _fail(*lines: str) -> NoReturn:

@@ -29,6 +29,7 @@ from devhost_server.cores import available_cores
 from devhost_server.drain import Cue, Phase, advance, receipt
 from devhost_server.forks import hold_signals, release_signals
 from devhost_server.listeners import BACKLOG, ListenError, give_up, listen_all
+from devhost_server.liveness import Patience, Watchdog
 from devhost_server.observe import logs
 from devhost_server.observe.access_log import AccessLogError, check_destination
 from devhost_server.observe.publication import Publication
@@ -42,8 +43,8 @@ _log = logging.getLogger("devhost_server.master")
 EXIT_FAILED: Final = 1  # bad configuration or failed start: a supervisor must not restart in a loop
 EXIT_CUT: Final = 3  # stopped, but something was cut, or might have been: a second signal ended the drain
 
-# Without a sign of life for this long, a worker is aborted. Its tick gives one every second.
-_HEARTBEAT_SECONDS: Final = 30
+# Without a sign of life for this long (seconds), a worker is aborted. Its tick gives one every second.
+HEARTBEAT: Final = 30.0
 # How long the loop waits for a signal: while something is pending, and while all is quiet.
 _BUSY_WAIT: Final = 0.02
 _QUIET_WAIT: Final = 0.5
@@ -72,9 +73,7 @@ class GatewayApplication(BaseApplication):  # type: ignore[misc] # gunicorn is n
             "bind": list(self._settings.server.bind),
             "workers": self._workers,
             "worker_class": GatewayWorker,
-            "timeout": _HEARTBEAT_SECONDS,
             "backlog": BACKLOG,
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108 -- the heartbeat
             "control_socket_disable": True,
             "reuse_port": False,
             "proc_name": "devhost-server",
@@ -98,8 +97,12 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         reloader: Reloader,
         sockets: "Sockets",
         companions: list[Companion],
+        heartbeat: float = HEARTBEAT,
     ) -> None:
         super().__init__(application)
+        now = time.monotonic()
+        self._patience = Patience(heartbeat, now)
+        self._watchdog = Watchdog.of(os.environ, os.getpid(), now)
         self.LISTENERS = list(sockets.public)
         self.phase = Phase.SERVING
         self._board = application.scoreboard.board
@@ -134,14 +137,19 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     def _run(self) -> int:
         while self.phase is not Phase.STOPPED:
             self._keep_processes()
-            for number in self.wait_for_signals(timeout=_BUSY_WAIT if self._is_busy() else _QUIET_WAIT):
+            for number in self.wait_for_signals(timeout=self._wait()):
                 self._handle(number)
             self.reap_workers()
-            self.murder_workers()
+            self._look_for_life()
             self._look_for_readiness()
             self._advance_reload()
             self._advance_drain()
         return self._finish()
+
+    def _wait(self) -> float:
+        """Return how long to wait for a signal, in seconds."""
+        longest = _QUIET_WAIT if self._watchdog is None else min(_QUIET_WAIT, self._watchdog.interval / 2)
+        return min(_BUSY_WAIT, longest) if self._is_busy() else longest
 
     def _is_busy(self) -> bool:
         return (
@@ -261,7 +269,6 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         finished, closed, cut, in_flight = (
             row[cell] for cell in (Slot.DRAIN_FINISHED, Slot.DRAIN_CLOSED, Slot.DRAIN_CUT, Slot.IN_FLIGHT)
         )
-        worker.tmp.close()
         self.cfg.child_exit(self, worker)
         if self.phase not in (Phase.SERVING, Phase.ANNOUNCED):
             self._receipts[0] += finished
@@ -291,16 +298,37 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             _log.error("no worker could start after %d attempts: giving up", self._boot_failures)
             self._halt(EXIT_FAILED)
 
+    def _look_for_life(self) -> None:
+        """Abort workers that hang, and give the service manager a sign of life if there is one to give."""
+        now = time.monotonic()
+        gap = self._patience.look(now)
+        if gap:
+            _log.warning("the gateway was stopped for %.0f s, or its machine was too busy to run it", gap)
+            self._reloader.extend(gap)
+        self.murder_workers()
+        if self._watchdog is not None and self._lives(now) and self._watchdog.is_due(now):
+            systemd.sd_notify("WATCHDOG=1", self.log)
+
+    def _lives(self, now: float) -> bool:
+        """Return whether some worker that has started has given a sign of life in time."""
+        return any(
+            self._scoreboard.row(worker.slot)[Slot.STATE] in (WorkerState.READY, WorkerState.DRAINING)
+            and not self._patience.is_over(self._last_sign(worker), now)
+            for worker in self.WORKERS.values()
+        )
+
+    def _last_sign(self, worker: GatewayWorker) -> float:
+        return self._scoreboard.row(worker.slot)[Slot.HEARTBEAT] / 1e6
+
     def murder_workers(self) -> None:
         """Abort a worker that gives no sign of life; kill it if even that has no effect."""
+        now = time.monotonic()
         for pid, worker in list(self.WORKERS.items()):
-            try:
-                silent = time.monotonic() - worker.tmp.last_update()
-            except (OSError, ValueError):
-                continue
-            if silent <= self.timeout:
+            last = self._last_sign(worker)
+            if not self._patience.is_over(last, now):
                 continue
             if not worker.aborted:
+                silent = self._patience.silence(last, now)
                 _log.critical("worker %d (pid %d) gave no sign of life for %.0f s", worker.slot, pid, silent)
                 worker.aborted = True
                 self.kill_worker(pid, signal.SIGABRT)
@@ -599,8 +627,11 @@ def _companions(
     return companions if sockets.echo is None else [*companions, Companion("echo", run_echo)]
 
 
-def run(sources: Sources, loaded: Loaded) -> int:
-    """Run a gateway in the foreground until it is stopped; give the exit code."""
+def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> int:
+    """Run a gateway in the foreground until it is stopped; return the exit code.
+
+    `heartbeat` is how many seconds a worker may be silent before it is taken for hanging.
+    """
     settings = loaded.settings
     logs.configure(settings.log)
     _raise_file_limit()
@@ -616,7 +647,7 @@ def run(sources: Sources, loaded: Loaded) -> int:
     scoreboard.board[Board.STARTED_AT] = time.time_ns() // 1000
     reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication)
     application = GatewayApplication(settings, scoreboard, publication, workers)
-    master = Master(application, reloader, sockets, _companions(settings, scoreboard, publication, sockets))
+    master = Master(application, reloader, sockets, _companions(settings, scoreboard, publication, sockets), heartbeat)
     # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
     gc.collect()
     gc.freeze()

@@ -116,6 +116,11 @@ class Reloader:
             errors = (f"the configuration could not be read ({type(error).__name__}); see the log of the master",)
         self._finish("failed", errors, served, time.monotonic() - began, trigger)
 
+    def extend(self, seconds: float) -> None:
+        """Give the workers so much more time to confirm: nobody could run for that long."""
+        if self._pending is not None:
+            self._pending.began += seconds
+
     def poll(self, now: float) -> Report | None:
         """Look whether every worker has confirmed; give the report once the pending reload has ended."""
         pending = self._pending

@@ -94,8 +94,14 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     slot: int
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Any) -> None:
+        # Not gunicorn's own, which makes a temporary file for the heartbeat: ours is a cell of the row, and needs no
+        # directory that can be written.
+        self.age, self.pid, self.ppid = age, 0, ppid
+        self.sockets, self.app, self.timeout, self.cfg, self.log = sockets, app, timeout, cfg, log
+        self.booted = self.aborted = False
+        self.alive = True
+        self.tmp = _NoFile()
         self.slot = -1
         self._gateway: Gateway
         self._builder: Builder
@@ -108,6 +114,16 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
 
     # -- the process --------------------------------------------------------------------------------------------------
 
+    def notify(self) -> None:
+        """Give the master a sign of life."""
+        self.app.scoreboard.row(self.slot)[Slot.HEARTBEAT] = time.monotonic_ns() // 1000
+
+    def init_process(self) -> None:
+        """Become a worker; gunicorn's own way there is for what it can do and we do not."""
+        self.init_signals()
+        self.booted = True
+        self.run()
+
     def init_signals(self) -> None:
         """Let the loop handle what the master sends; a terminal's Ctrl-C reaches the whole group, and is its business.
 
@@ -118,9 +134,6 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
             signal.signal(number, signal.SIG_IGN)
         faulthandler.enable()  # the master aborts a worker that hangs: show where
-
-    def load_wsgi(self) -> None:
-        """Load nothing: everything was loaded before the fork."""
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -319,6 +332,13 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         """Give when a drain that began then is over: with the whole gateway's, if that is to stop too."""
         together = self._board[Board.DRAIN_UNTIL] / 1e6
         return together or began + self._gateway.snapshot.settings.server.drain.timeout
+
+
+class _NoFile:
+    """What gunicorn closes in place of the temporary file that there is not."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def listener_of(listener: Any) -> socket.socket:

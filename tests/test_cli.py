@@ -256,13 +256,32 @@ def test_errors_that_cannot_be_written_are_errors_still():
             assert subprocess.run(command, stderr=full, timeout=30, check=False).returncode in (1, 2)
 
 
-def test_a_reader_who_leaves_is_told_nothing():
-    command = [sys.executable, "-m", "devhost_server", "config", "schema"]
+def unread(*arguments):
+    """Run a command whose output nobody reads; give what is on stderr, and the exit code of the whole line."""
+    command = f'set -o pipefail; "$0" -m devhost_server {" ".join(arguments)} | true'
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
-        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (1, "")
+        closed = [sys.executable, "-m", "devhost_server", *arguments]
+        first = subprocess.run(closed, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    line = ["bash", "-c", command, sys.executable]
+    second = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
+    assert (first.returncode, first.stderr) == (second.returncode, second.stderr)
+    return first.stderr, first.returncode
+
+
+@pytest.mark.parametrize(
+    "arguments", ["config schema", "config show", "config diff a a", "check", "--help", "--version"]
+)
+def test_a_reader_who_leaves_is_told_nothing(arguments):
+    write("", "devhost.a.yaml")
+    assert unread(*arguments.split()) == ("", 0)
+
+
+def test_a_reader_who_leaves_changes_no_verdict():
+    write("server: {wrokers: 1}")
+    assert unread("check", "--json") == ("", 1)
+    assert "server.wrokers" in unread("check")[0]
 
 
 def test_checking_loads_nothing_that_serves():
@@ -395,6 +414,17 @@ def admin():
     made.address = f"127.0.0.1:{server.server_port}"
     with serving(server):
         yield made
+
+
+@pytest.mark.parametrize("verb", ["routes", "routes --json", "status", "status --json", "reload", "drain"])
+def test_a_reader_who_leaves_is_no_failure_of_the_gateway(admin, verb):
+    assert unread(*verb.split(), "--admin", admin.address) == ("", 0)
+
+
+def test_a_reload_that_fails_is_one_whoever_reads(admin):
+    admin.answers["POST /api/reload"] = (422, {"errors": ["x.yaml:1:1: no"], "detail": "not accepted"})
+    assert unread("reload", "--admin", admin.address)[1] == 1
+    assert unread("reload", "--json", "--admin", admin.address) == ("", 1)
 
 
 def test_routes(admin):
@@ -560,6 +590,22 @@ def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert run("check", code=1).stderr.startswith("the working directory is gone")
+    assert run("check", "--config-dir", "config", code=1).stderr.startswith("the working directory is gone")
+
+
+@pytest.mark.parametrize("how", ["option", "variable", "file"])
+def test_a_working_directory_that_is_gone_does_not_matter_where_paths_are_whole(tmp_path, monkeypatch, how):
+    write("routes: {found: 3000}")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    place = ["--config-dir", str(tmp_path / "config")]
+    if how == "variable":
+        monkeypatch.setenv("DEVHOST_CONFIG_DIR", place.pop())
+        place.pop()
+    elif how == "file":
+        place = ["-c", str(tmp_path / "config" / "devhost.yaml")]
+    assert "found.localhost" in run("check", *place).stdout
 
 
 def test_no_admin_listener():

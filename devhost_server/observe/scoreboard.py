@@ -92,6 +92,7 @@ class Slot(IntEnum):
     DRAIN_CLOSED = 12
     DRAIN_CUT = 13
     OVERLOADED = 14  # connections refused because limits.connections was reached
+    HEARTBEAT = 15  # CLOCK_MONOTONIC microseconds of the last sign of life
     LISTENERS = 16  # for each listener two gauges: active, idle
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from tests.integration.helpers import EchoGateway, Storm, members, pss_kib, replaced
+from tests.integration.helpers import EchoGateway, Storm, Supervisor, members, pss_kib, replaced
 from tests.support import Metrics, RawClient, request, wait_until
 from tests.support.gateway import descriptors
 from tests.support.net import accepts
@@ -215,24 +216,25 @@ def test_nothing_outlives_a_killed_master() -> None:
 
 
 def test_a_master_without_descriptors_goes_on_and_recovers(gateway: EchoGateway) -> None:
-    """What a fork needs cannot be had for a while: that is told, and tried again."""
+    """What a worker needs cannot be had for a while: that is told, and tried again."""
     soft, hard = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
     victim = gateway.worker_pids()[0]
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (descriptors(gateway.pid) - 2, hard))
     try:
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: any("cannot be started" in line for line in gateway.messages("error")), 3)
+        wait_until(lambda: any("before it was ready" in line for line in gateway.messages("error")), 5)
+        gateway.complaints()  # how it failed may be told with all details
         assert gateway.running
         assert gateway.get().status == 200
     finally:
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (soft, hard))
     replaced(gateway, victim, 2)
+    gateway.complaints()
 
 
 # -- workers that cannot start -----------------------------------------------------------------------------------------
 
-# Runs in every interpreter of the gateway, and looks around at each fork: a worker that is being born fails as told,
-# and the master that forks it may be given a shorter patience with those that hang.
+# Runs in every interpreter of the gateway, and looks around at each fork: a worker that is being born fails as told.
 SPOIL = """
     import os, signal, sys
 
@@ -244,10 +246,6 @@ SPOIL = """
 
     def fail(self):
         raise RuntimeError("broken on purpose")
-
-    def before():
-        if (here := within("spawn_worker")) and "HEARTBEAT" in os.environ:
-            here["self"].timeout = float(os.environ["HEARTBEAT"])
 
     def after():
         here = within("spawn_worker")
@@ -261,7 +259,7 @@ SPOIL = """
         elif how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    os.register_at_fork(before=before, after_in_child=after)
+    os.register_at_fork(after_in_child=after)
 """
 
 
@@ -325,8 +323,52 @@ def test_workers_that_can_no_longer_boot_do_not_end_what_serves() -> None:
         gateway.discard()
 
 
+def test_the_watchdog_is_not_told_of_a_gateway_without_workers(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        gateway = SpoiltGateway("well", WATCHDOG_USEC="400000", **supervisor.environment)
+        try:
+            gateway.start()
+            wait_until(lambda: _signs_of_life(supervisor) >= 3, 5)
+            gateway.how.write_text("exit")
+            for pid in gateway.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: _restarts(gateway.metrics(), "boot") >= 2, 5)
+            before, began = _signs_of_life(supervisor), time.monotonic()
+            wait_until(lambda: seconds_since(began) > 1.5, 5)
+            assert _signs_of_life(supervisor) == before
+            gateway.how.write_text("well")
+            wait_until(lambda: _signs_of_life(supervisor) > before, 15)
+        finally:
+            gateway.kill()
+            gateway.discard()
+
+
+def _signs_of_life(supervisor: Supervisor) -> int:
+    return sum(message.get("WATCHDOG") == "1" for message in supervisor.states())
+
+
+class ImpatientGateway(EchoGateway):
+    """A gateway whose workers may be silent for `heartbeat` seconds, in place of 30."""
+
+    CODE = """
+        import sys
+        from devhost_server import master
+        from devhost_server.config import Sources, load
+        sources = Sources.from_options("dev", None, [sys.argv[2]])
+        sys.exit(master.run(sources, load(sources), heartbeat=float(sys.argv[1])))
+    """
+
+    def __init__(self, heartbeat: float, workers: int = 2) -> None:
+        self.heartbeat = heartbeat
+        super().__init__(workers=workers)
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", textwrap.dedent(self.CODE), str(self.heartbeat), str(self.config_file)]
+
+
 def test_a_hung_worker_is_noticed_and_replaced() -> None:
-    with SpoiltGateway(HEARTBEAT="1.5") as gateway, Storm(gateway.port, connections=4, pause=0.01) as storm:
+    with ImpatientGateway(1.5) as gateway, Storm(gateway.port, connections=4, pause=0.01) as storm:
         survivor, victim = gateway.worker_pids()
         began = time.monotonic()
         os.kill(victim, signal.SIGSTOP)
@@ -337,6 +379,34 @@ def test_a_hung_worker_is_noticed_and_replaced() -> None:
         assert survivor in gateway.worker_pids()
         assert _restarts(gateway.metrics(), "heartbeat") == 1
         assert any("no sign of life" in line and str(victim) in line for line in gateway.messages("critical"))
+
+
+def test_a_gateway_that_was_frozen_goes_on_with_the_workers_it_has() -> None:
+    """As `docker pause`, Ctrl-Z or a debugger freeze it: everything at once, and for longer than a worker may hang."""
+    with ImpatientGateway(4.0) as gateway:
+        workers = gateway.worker_pids()
+        everybody = list(gateway.processes())
+        for order in (everybody, everybody[::-1]):
+            for pid in everybody:
+                os.kill(pid, signal.SIGSTOP)
+            frozen = time.monotonic()
+            wait_until(lambda: seconds_since(frozen) > 5, 10)  # noqa: B023 -- called before the loop goes on
+            for pid in order:
+                os.kill(pid, signal.SIGCONT)
+            count = sum("was stopped for" in line for line in gateway.messages("warning"))
+            wait_until(lambda: gateway.get().status == 200, 5)
+            wait_until(
+                lambda: sum("was stopped for" in line for line in gateway.messages("warning")) > count or count,  # noqa: B023
+                5,
+            )
+        # Longer than the workers may be silent, so that one which was not forgiven its sleep would be gone by now.
+        thawed = time.monotonic()
+        wait_until(lambda: seconds_since(thawed) > 2, 10)
+        assert gateway.worker_pids() == workers
+        assert _restarts(gateway.metrics(), "heartbeat") == 0
+        # And it still notices one that hangs.
+        os.kill(workers[0], signal.SIGSTOP)
+        replaced(gateway, workers[0], 2)
 
 
 # -- more and fewer ----------------------------------------------------------------------------------------------------

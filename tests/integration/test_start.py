@@ -251,6 +251,47 @@ def test_no_admin_listener_and_unix_admin_listener(tmp_path: Path) -> None:
         gateway.discard()
 
 
+# A machine without a place for temporary files: no /dev/shm, and no folder of those that Python looks through.
+NOWHERE = """
+import os, tempfile
+
+def nowhere(*_arguments, **_options):
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+for name in ("mkstemp", "mkdtemp", "gettempdir", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"):
+    setattr(tempfile, name, nowhere)
+listed = os.access
+os.access = lambda path, *rest, **options: not str(path).startswith("/dev/shm") and listed(path, *rest, **options)
+"""
+
+
+def test_no_temporary_directory_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOWHERE)
+    with EchoGateway(environment={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}) as gateway:
+        assert gateway.get().status == 200
+        assert gateway.reload()[0] == 200
+        assert gateway.metrics().value("devhost_build_info") == 1
+        os.kill(gateway.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: gateway.worker_pids() and gateway.ready(), 5)
+        assert gateway.get().status == 200
+
+
+def test_a_working_directory_that_is_gone_does_not_matter() -> None:
+    """Neither at the start, nor when it goes away later."""
+    gateway = EchoGateway(prefix=("sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'))
+    with gateway:
+        assert os.readlink(f"/proc/{gateway.pid}/cwd") == "/"
+        assert gateway.get().status == 200
+        assert gateway.reload()[0] == 200
+    gateway = EchoGateway(prefix=("sh", "-c", 'mkdir later && cd later && exec "$0" "$@"'))
+    with gateway:
+        (gateway.directory / "later").rmdir()
+        assert gateway.reload()[0] == 200
+        os.kill(gateway.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: gateway.worker_pids() and gateway.ready(), 5)
+        assert gateway.get().status == 200
+
+
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
@@ -467,6 +508,26 @@ def test_the_supervisor_hears_nothing_before_the_workers_are_ready(tmp_path: Pat
         finally:
             gateway.kill()
             gateway.discard()
+
+
+def test_the_watchdog_hears_twice_in_its_time_that_the_gateway_lives(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        environment = supervisor.environment | {"WATCHDOG_USEC": "1000000"}
+        with EchoGateway(environment=environment):
+            began = time.monotonic()
+            count = len(supervisor.states())
+            wait_until(lambda: len(supervisor.states()) >= count + 6, 20)
+            assert supervisor.states()[-1] == {"WATCHDOG": "1"}
+            assert 2 < seconds_since(began) < 12  # six halves of a second, on a machine that may be busy
+
+
+@pytest.mark.parametrize("asked", [{}, {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "soon"}])
+def test_a_watchdog_that_is_not_asked_for_hears_nothing(tmp_path: Path, asked: dict[str, str]) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        with EchoGateway(environment=supervisor.environment | asked) as gateway:
+            assert gateway.reload()[0] == 200
+        assert supervisor.has("STOPPING")
+        assert not supervisor.has("WATCHDOG")
 
 
 def test_a_start_that_fails_is_never_ready(tmp_path: Path) -> None:
