@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from devhost_server import __version__
 from devhost_server.admin import shapes
+from devhost_server.admin.options import token_text
 from devhost_server.admin.shapes import Shape
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
 from devhost_server.config.hints import suggestion
@@ -44,7 +45,8 @@ A team-shared staging gateway: routes hosts and paths to upstreams, and says why
 Without a command, it runs: in the foreground, logs to stderr, access log to stdout.
 """
 EPILOG: Final = """\
-Variables: DEVHOST_ENV, DEVHOST_CONFIG_DIR, DEVHOST_MAX_CONNS, DEVHOST__SECTION__KEY=value for any key, NO_COLOR.
+Variables: DEVHOST_ENV, DEVHOST_CONFIG_DIR, DEVHOST_TOKEN, DEVHOST_MAX_CONNS, DEVHOST__SECTION__KEY=value for any key,
+NO_COLOR.
 """
 
 
@@ -85,6 +87,7 @@ def _global_options() -> list[click.Parameter]:
             callback=_remember_assignments,
             help="Set a key, as in server.workers=2; repeatable.",
         ),
+        option("--token", metavar="TOKEN", help="Token for it.  [default: $DEVHOST_TOKEN, else admin.token]"),
         option("--admin", metavar="URL", help="Admin listener of the running gateway.  [default: admin.bind]"),
     ]
 
@@ -362,7 +365,7 @@ class Gateway:
         from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - ssl and email: most verbs need neither
 
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
-        connection = HTTPConnection("localhost", timeout=timeout)
+        connection = HTTPConnection(*self._called, timeout=timeout)
         connection.sock = self._connected(timeout)
         try:
             connection.request(method, path, headers=headers)
@@ -387,6 +390,11 @@ class Gateway:
         return connection
 
     @property
+    def _called(self) -> tuple[str, int | None]:
+        """What it is called in Host: behind a unix socket, there is no name that would say more."""
+        return ("localhost", None) if self.bind.path is not None else (self.reachable_host, self.bind.port)
+
+    @property
     def reachable_host(self) -> str:
         """Where to connect: a listener on every address is also on loopback."""
         if not self.bind.is_wildcard:
@@ -395,18 +403,29 @@ class Gateway:
 
 
 def _gateway() -> Gateway:
-    url = click.get_current_context().find_root().ensure_object(dict).get("admin")
+    given = click.get_current_context().find_root().ensure_object(dict)
+    url, token = given.get("admin"), _given_token(given.get("token"))
     try:
         options = load_admin(_sources())
     except ConfigError as error:
         if url is None:
             _refuse(error)
-        return Gateway(_admin_url(url), None)
+        return Gateway(_admin_url(url), token)
+    token = token or options.token
     if url is not None:
-        return Gateway(_admin_url(url), options.token)
+        return Gateway(_admin_url(url), token)
     if options.bind is None:
         _fail("the configuration has no admin listener (admin.bind is null); name a running gateway's with --admin")
-    return Gateway(parse_bind(options.bind), options.token)
+    return Gateway(parse_bind(options.bind), token)
+
+
+def _given_token(option: str | None) -> str | None:
+    """Return the token of the option, or else of the environment; None if there is neither."""
+    name, token = ("--token", option) if option is not None else ("DEVHOST_TOKEN", os.environ.get("DEVHOST_TOKEN"))
+    try:
+        return token_text(token) if token else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=name) from None
 
 
 def _admin_url(url: str) -> Bind:
@@ -447,7 +466,10 @@ def _ask(
             _fail(f"what answers on {gateway.bind} is not a devhost-server: its answer to {method} {path} is not one's")
         return done, answer
     if status in (401, 403):
-        _fail(f"the gateway on {gateway.bind} wants a token that is not the admin.token of this configuration")
+        _fail(
+            f"the gateway on {gateway.bind} wants a token that is not the admin.token of this configuration; "
+            "give it with --token or DEVHOST_TOKEN"
+        )
     detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
     reason = f": {printable(str(detail))}" if detail else ""
     _fail(f"the gateway on {gateway.bind} answered {status} to {method} {path}{reason}")

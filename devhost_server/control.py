@@ -14,6 +14,7 @@ from typing import Final
 
 import setproctitle
 
+from devhost_server.admin.guard import Keys
 from devhost_server.forks import leave_group_signals_to_master
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Scoreboard
@@ -28,13 +29,16 @@ _NICENESS: Final = 5
 class ControlContext:
     """What the master hands over. The listener is bound and listening, None if there is no admin listener.
 
+    `keys` open it, `names` are what it may be called.
+
     `master_pid` is known before the fork, so that a master which dies right after it is missed.
     """
 
     scoreboard: Scoreboard
     publication: Publication
     listener: socket.socket | None
-    token: str | None
+    keys: Keys
+    names: frozenset[str]
     version: str
     master_pid: int
 
@@ -82,6 +86,6 @@ async def _serve(context: ControlContext, listener: socket.socket, stopping: asy
     from devhost_server.admin.app import Admin, Facts  # noqa: PLC0415  # in the child alone
     from devhost_server.admin.server import AdminServer  # noqa: PLC0415
 
-    facts = Facts(listener, context.token, context.version, context.master_pid)
+    facts = Facts(listener, context.keys, context.names, context.version, context.master_pid)
     admin = Admin(facts, context.scoreboard, context.publication, stopping)
     await AdminServer(admin.application()).serve_until(stopping, listener)

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from devhost_server.options import Bind
@@ -18,10 +18,13 @@ class ListenError(Exception):
     """An address cannot be listened on; the text is a sentence for whoever starts the gateway."""
 
 
-def listen(bind: Bind) -> socket.socket:
-    """Give a listening, non-blocking, inheritable socket for an address. Raises `ListenError`."""
+def listen(bind: Bind, *, private: bool = False) -> socket.socket:
+    """Return a listening, non-blocking socket for an address. Raises `ListenError`.
+
+    With `private`, a unix socket is its owner's alone (mode 0600), and so from the moment it is there.
+    """
     try:
-        listener = _unix(bind.path) if bind.path is not None else _tcp(bind)
+        listener = _unix(bind.path, private) if bind.path is not None else _tcp(bind)
         try:
             listener.listen(BACKLOG)
         except OSError:  # another socket that was bound first has begun to listen in between
@@ -33,12 +36,12 @@ def listen(bind: Bind) -> socket.socket:
     return listener
 
 
-def listen_all(binds: Iterable[Bind]) -> list[socket.socket]:
-    """Listen on every address or, if one cannot be had, on none. Raises `ListenError`."""
+def listen_all(binds: Iterable[Bind], private: Collection[Bind] = ()) -> list[socket.socket]:
+    """Listen on every address or, if one cannot be had, on none; see `listen` on `private`. Raises `ListenError`."""
     listeners: list[socket.socket] = []
     try:
         for bind in binds:
-            listeners.append(listen(bind))  # noqa: PERF401 -- those made so far are given up if one fails
+            listeners.append(listen(bind, private=bind in private))  # noqa: PERF401 -- those made so far are given up if one fails
     except ListenError:
         for listener in listeners:
             give_up(listener)
@@ -75,14 +78,19 @@ def _tcp(bind: Bind) -> socket.socket:
     return listener
 
 
-def _unix(path: str) -> socket.socket:
+def _unix(path: str, private: bool) -> socket.socket:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Not chmod(2) afterwards: somebody could connect in between. The master has no other thread that makes files.
+    mask = os.umask(0o177) if private else None
     try:
         listener.bind(path)
     except OSError:
         listener.close()
         raise
+    finally:
+        if mask is not None:
+            os.umask(mask)
     return listener
 
 

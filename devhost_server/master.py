@@ -22,6 +22,7 @@ from typing import Final, NoReturn, Self
 import setproctitle
 
 from devhost_server import __version__, control, echo
+from devhost_server.admin.guard import Keys, own_names
 from devhost_server.arbiter import Arbiter, BaseApplication, systemd
 from devhost_server.companions import Backoff, Companion
 from devhost_server.config import Loaded, Settings, Sources
@@ -587,7 +588,8 @@ class Sockets:
         admin = settings.admin.bind
         echo_bind = settings.echo.bind if settings.echo is not None else None
         others = [bind for bind in (admin, echo_bind) if bind is not None]
-        listeners = listen_all(map(parse_bind, (*public, *others)))
+        private = [] if admin is None else [parse_bind(admin)]
+        listeners = listen_all(map(parse_bind, (*public, *others)), private)
         return cls(
             tuple(listeners[: len(public)]),
             listeners[len(public)] if admin is not None else None,
@@ -610,9 +612,9 @@ def _companions(
     settings: Settings, scoreboard: Scoreboard, publication: Publication, sockets: Sockets
 ) -> list[Companion]:
     """Make what runs beside the workers."""
-    context = control.ControlContext(
-        scoreboard, publication, sockets.admin, settings.admin.token, __version__, os.getpid()
-    )
+    admin = settings.admin
+    keys, names = Keys.of(admin.token, admin.tokens), own_names(admin.bind, admin.hosts)
+    context = control.ControlContext(scoreboard, publication, sockets.admin, keys, names, __version__, os.getpid())
 
     def run_control() -> None:
         sockets.close_but(sockets.admin)

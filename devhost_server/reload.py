@@ -55,6 +55,7 @@ class _Pending:
     began: float
     served_request: int
     trigger: str
+    settings: Settings
     fallback: Document
 
 
@@ -104,7 +105,7 @@ class Reloader:
                     check_destination(settings.log.access)
                 fallback = self._current
                 self._current = self._publish(settings, fallback.generation + 1)
-                self._pending = _Pending(self._current.generation, began, served, trigger, fallback)
+                self._pending = _Pending(self._current.generation, began, served, trigger, settings, fallback)
                 return
         except ConfigError as error:
             errors = tuple(map(str, error.problems))
@@ -136,7 +137,7 @@ class Reloader:
         self._pending = None
         seconds = now - pending.began
         if not waiting:
-            self.settings = Settings.model_validate(self._current.settings)
+            self.settings = pending.settings
             return self._finish("ok", (), pending.served_request, seconds, pending.trigger)
         self._current = self._republish(pending.fallback, pending.generation + 1)
         errors = (_unconfirmed(pending.generation, rejected, waiting),)
@@ -174,7 +175,7 @@ class Reloader:
         for blocks, plan in ((self._routes, routes), (self._upstreams, upstreams), (self._targets, targets)):
             blocks.commit(plan)
         numbers = BlockNumbers(routes.owners, upstreams.owners, targets.owners)
-        document = Document(generation, settings.env, self._instance, settings.model_dump(mode="json"), numbers)
+        document = Document(generation, settings.env, self._instance, settings.published(), numbers)
         self._announce(document)
         return document
 

@@ -21,9 +21,14 @@ _SECRET_KEY: Final = re.compile(
     r"(?:^|[-_])(?:token|password|passwd|secret|authorization|cookie|api[-_]?key)(?:$|[-_])", re.IGNORECASE
 )
 
+# Where the keys are the names of people, and the values their tokens.
+_TOKENS: Final = ("admin", "tokens")
+
 
 def names_secret(path: tuple[str | int, ...]) -> bool:
     """Tell whether the key that a value stands under, be it in a list there, says that it is a secret."""
+    if path[:2] == _TOKENS and len(path) > len(_TOKENS):
+        return True
     key = next((key for key in reversed(path) if isinstance(key, str)), "")
     return _SECRET_KEY.search(key) is not None
 

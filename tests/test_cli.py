@@ -364,6 +364,7 @@ class Admin:
             "POST /api/drain": (202, {"state": "draining"}),
         }
         self.tokens: list[str | None] = []
+        self.hosts: list[str | None] = []
         self.address = ""
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
@@ -372,6 +373,7 @@ class Admin:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 admin.tokens.append(self.headers.get("Authorization"))
+                admin.hosts.append(self.headers.get("Host"))
                 status, answer = admin.answers[f"{self.command} {self.path}"]
                 body = b"" if answer is None else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
@@ -457,6 +459,36 @@ def test_the_address_and_token_come_from_the_configuration(admin):
     write(f"admin: {{bind: {admin.address}, token: hunter2}}")
     run("status")
     assert admin.tokens == ["Bearer hunter2"]
+
+
+def test_a_token_that_is_given_goes_before_the_configurations(admin, monkeypatch):
+    write(f"admin: {{bind: {admin.address}, token: hunter2}}")
+    monkeypatch.setenv("DEVHOST_TOKEN", "from-the-environment")
+    run("status")
+    run("status", "--token", "given")
+    run("--token", "given-before", "routes", "--admin", admin.address)
+    monkeypatch.setenv("DEVHOST_TOKEN", "")
+    run("status")
+    assert admin.tokens == [f"Bearer {token}" for token in ("from-the-environment", "given", "given-before", "hunter2")]
+
+
+def test_a_token_is_given_to_a_gateway_whose_configuration_is_broken(admin):
+    write("admin: {bind: 0.0.0.0:1}")
+    run("status", "--token", "given", "--admin", admin.address)
+    assert admin.tokens == ["Bearer given"]
+
+
+@pytest.mark.parametrize("token", ["two words", "two\nlines", "caf\xe9"])
+def test_what_cannot_be_a_token_is_wrong_usage(monkeypatch, token):
+    assert "--token" in run("status", "--token", token, "--admin", "unix:/nope", code=2).stderr
+    monkeypatch.setenv("DEVHOST_TOKEN", token)
+    assert "DEVHOST_TOKEN" in run("status", "--admin", "unix:/nope", code=2).stderr
+
+
+def test_the_gateway_is_called_by_the_name_that_was_given(admin):
+    run("status", "--admin", f"localhost:{admin.address.rpartition(':')[2]}")
+    run("status", "--admin", admin.address)
+    assert [host.partition(":")[0] for host in admin.hosts] == ["localhost", "127.0.0.1"]
 
 
 def test_without_a_token_none_is_sent(admin):

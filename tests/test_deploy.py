@@ -301,7 +301,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_compose_starts_the_gateway_and_two_apps_and_monitoring_only_when_asked(compose: Any) -> None:
     services = compose["services"]
     assert [name for name, service in services.items() if "profiles" not in service] == ["gateway", "shop", "api"]
-    assert set(compose) <= {"name", "services", "volumes"}
+    assert set(compose) <= {"name", "services", "volumes", "configs"}
     assert (DEPLOY / services["gateway"]["build"]["context"] / services["gateway"]["build"]["dockerfile"]).is_file()
 
 
@@ -377,6 +377,11 @@ def test_prometheus_scrapes_the_gateway_of_compose(compose: Any, composed: Setti
     [static] = job["static_configs"]
     assert composed.admin.bind is not None
     assert static["targets"] == [f"gateway:{composed.admin.bind.rpartition(':')[2]}"]
+    assert "gateway" in composed.admin.hosts, "else it is refused by that name"
+    [mounted] = compose["services"]["prometheus"]["configs"]
+    assert job["authorization"]["type"] == "Bearer"
+    assert str(Path("/etc/prometheus") / job["authorization"]["credentials_file"]) == mounted["target"]
+    assert compose["configs"][mounted["source"]] == {"environment": "DEVHOST_ADMIN_TOKEN"}
     assert "metrics_path" not in job, "the default is /metrics, as in the contract"
     assert "./prometheus.yml:/etc/prometheus/prometheus.yml:ro" in compose["services"]["prometheus"]["volumes"]
 

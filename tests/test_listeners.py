@@ -20,6 +20,12 @@ def listening(bind: Bind) -> Iterator[socket.socket]:
         yield listener
 
 
+@contextlib.contextmanager
+def listening_privately(bind: Bind) -> Iterator[socket.socket]:
+    with contextlib.closing(listen(bind, private=True)) as listener:
+        yield listener
+
+
 def refusal(bind: Bind) -> str:
     with pytest.raises(ListenError) as caught:
         listen(bind)
@@ -116,6 +122,30 @@ def unix(path: Path) -> Bind:
 def test_a_unix_socket(path: Path) -> None:
     with listening(unix(path)):
         assert answers(socket.AF_UNIX, str(path))
+
+
+def test_a_private_socket_is_its_owners_alone_from_the_beginning(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    monkeypatch.setattr(os, "chmod", lambda *_: pytest.fail("somebody could have connected before"))
+    before = os.umask(0)
+    try:
+        with listening_privately(unix(path)):
+            modes.append(stat.S_IMODE(path.stat().st_mode))
+        with listening(unix(path)):
+            modes.append(stat.S_IMODE(path.stat().st_mode))
+        assert modes == [0o600, 0o777]
+        assert os.umask(0) == 0, "the mask is what it was"
+    finally:
+        os.umask(before)
+
+
+def test_of_several_the_private_ones_are_private(path: Path) -> None:
+    public = path.with_name("public")
+    listeners = listen_all([unix(public), unix(path)], [unix(path)])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(public.stat().st_mode) & 0o100
+    for listener in listeners:
+        give_up(listener)
 
 
 def test_a_socket_that_was_left_behind_is_replaced(path: Path) -> None:

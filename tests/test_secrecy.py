@@ -29,6 +29,11 @@ def test_all_below_a_secret_path_is_hidden_and_nothing_beside_it() -> None:
     assert masked("x", {("a",)}, ("a",)) == MASK
 
 
+def test_tokens_of_owners_are_hidden_and_their_names_are_not() -> None:
+    value = {"admin": {"bind": "b", "tokens": {"alice": "x", "bob": None}}, "routes": {"tokens": {"alice": "y"}}}
+    assert masked(value) == value | {"admin": {"bind": "b", "tokens": {"alice": MASK, "bob": None}}}
+
+
 def test_what_is_given_stays_as_it_is() -> None:
     value = {"token": ["x"]}
     masked(value)

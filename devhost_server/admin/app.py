@@ -6,6 +6,7 @@ the board row and SIGHUP, a drain by SIGTERM.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -13,10 +14,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +25,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devhost_server.admin import documents, guard
+from devhost_server.admin.refusals import WrongTokens
 from devhost_server.admin.replies import Edition, ProblemError, answer, json_answer
+from devhost_server.admin.scrapes import Scrapes
 from devhost_server.observe.metrics import Scrape, content_type, render, wants_openmetrics
 from devhost_server.observe.processes import Usages
 from devhost_server.observe.publication import Publication
@@ -36,6 +39,12 @@ _RENDERING_NICENESS: Final = 19
 # A reload is heard of within one poll; the bound is what a master takes at the very most, with slow disks and workers.
 RELOAD_POLL: Final = 0.02
 RELOAD_BOUND: Final = 30.0
+
+_PATH_SHOWN: Final = 100
+
+# Who has changed something is said at any `log.level`.
+audit: Final = logging.getLogger("devhost_server.admin.audit")
+audit.setLevel(logging.INFO)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -54,7 +63,8 @@ class Facts:
     """What the application is told when it starts: `master` is the pid that signals go to."""
 
     listener: socket.socket
-    token: str | None
+    keys: guard.Keys
+    names: frozenset[str]
     version: str
     master: int
 
@@ -72,8 +82,8 @@ class Admin:
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.scoreboard, self.publication)
-        # One scrape at a time: they share `usages`, and two at once would only be slower.
-        self.scraping = asyncio.Lock()
+        self.scrapes = Scrapes(lambda as_openmetrics: partial(self._render, self.reader.view(), as_openmetrics))
+        self.wrong = WrongTokens()
 
     # --- health ------------------------------------------------------------------------------------------------------
 
@@ -95,8 +105,7 @@ class Admin:
     async def metrics(self, request: Request) -> Response:
         """Render the metrics, in a thread: other requests are answered meanwhile."""
         as_openmetrics = wants_openmetrics(",".join(request.headers.getlist("accept")))
-        async with self.scraping:
-            text = await run_in_threadpool(self._render, self.reader.view(), as_openmetrics)
+        text = await self.scrapes.text(as_openmetrics)
         return answer(text, content_type(as_openmetrics), headers={"Vary": "Accept"})
 
     def _render(self, view: View, as_openmetrics: bool) -> bytes:
@@ -201,17 +210,34 @@ class Admin:
         }
 
     def authorise(self, endpoint: Endpoint) -> Endpoint:
-        """Wrap an endpoint that changes something: no other site's page, and the token where one is set."""
+        """Wrap an endpoint that changes something: who may, and a line in the log that says who has."""
 
         async def authorised(request: Request) -> Response:
             headers = request.headers
             if guard.from_another_site(headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host")):
                 raise ProblemError(403, "A page of another site may not change this gateway.")
-            if self.facts.token is not None:
-                _demand_token(headers.get("authorization"), self.facts.token)
-            return await endpoint(request)
+            holder = await self.demand_token(request) if self.facts.keys else None
+            actor = guard.actor(holder, headers.get("x-devhost-actor"), peer_of(request))
+            return await _audited(endpoint, request, actor)
 
         return authorised
+
+    async def demand_token(self, request: Request) -> guard.Holder:
+        """Return whose token a request carries; raise `ProblemError` if it is nobody's."""
+        authorization = request.headers.get("authorization")
+        holder = self.facts.keys.holder(authorization)
+        if holder is not None:
+            return holder
+        error = ""
+        if authorization is not None:
+            self.wrong.log(peer_of(request), request.method, request.url.path)
+            await self.wrong.wait()
+            error = ', error="invalid_token"'
+        raise ProblemError(
+            401,
+            "This needs the token of admin.token, or one of admin.tokens, sent as Authorization: Bearer TOKEN.",
+            headers={"WWW-Authenticate": f'Bearer realm="devhost-server"{error}'},
+        )
 
     def application(self) -> ASGIApp:
         """Make the ASGI application."""
@@ -222,7 +248,14 @@ class Admin:
                 Route(path, endpoint if method == "GET" else self.authorise(endpoint), methods=[method])
                 for (method, path), endpoint in table.items()
             ]
-            + [Route(path, _unbuilt(what, served), methods=list(methods)) for methods, path, what in UNBUILT],
+            + [
+                Route(
+                    path,
+                    _unbuilt(what, served) if "GET" in methods else self.authorise(_unbuilt(what, served)),
+                    methods=list(methods),
+                )
+                for methods, path, what in UNBUILT
+            ],
             exception_handlers={
                 ProblemError: _problem,
                 HTTPException: _http_problem(served),
@@ -230,25 +263,72 @@ class Admin:
             },
         )
         app.router.redirect_slashes = False
-        return HostGuard(app, self.reader) if guard.is_loopback(self.facts.listener) else app
+        listener = self.facts.listener
+        is_private = listener.family == socket.AF_UNIX or guard.is_loopback(listener)
+        return HostGuard(app if is_private else TokenGuard(app, self), self.facts.names)
+
+
+class TokenGuard:
+    """Lets nobody without a token in, where others than this machine can reach the listener.
+
+    But for what load balancers and container platforms probe, and can seldom send a token with: it says no more than
+    whether to send requests here.
+    """
+
+    PROBES: Final = frozenset(("/healthz", "/readyz"))
+
+    def __init__(self, app: ASGIApp, admin: Admin) -> None:
+        self._app = app
+        self._admin = admin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["path"] not in self.PROBES:
+            try:
+                await self._admin.demand_token(Request(scope))
+            except ProblemError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class HostGuard:
-    """Refuses names that are not this machine's, so that no foreign name can be made to point at the listener."""
+    """Refuses names that are not the listener's, so that no foreign name can be made to point at it."""
 
-    def __init__(self, app: ASGIApp, reader: Reader) -> None:
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
         self._app = app
-        self._reader = reader
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (RFC 9110 §15.5.20)."""
         hosts = Request(scope).headers.getlist("host")
-        admin = self._reader.view().served.settings.get("admin", {})
-        if guard.host_allowed(hosts, guard.bind_host(admin.get("bind"))):
+        if guard.host_allowed(hosts, self._names, is_local=guard.is_local(scope["server"])):
             await self._app(scope, receive, send)
             return
-        sentence = "This listener answers to localhost, *.localhost, loopback addresses and its own name only."
+        sentence = (
+            "This listener answers to addresses and to the names in admin.hosts; to this machine as localhost too."
+        )
         await ProblemError(421, sentence).response()(scope, receive, send)
+
+
+def peer_of(request: Request) -> str:
+    """Return where a request came from, for the log."""
+    return "this machine" if request.client is None else request.client.host
+
+
+async def _audited(endpoint: Endpoint, request: Request, actor: str) -> Response:
+    """Let an endpoint change something, and say in the log who had it do so and what became of it."""
+    status = 500
+    try:
+        response = await endpoint(request)
+        status = response.status_code
+    except ProblemError as error:
+        status = error.status
+        raise
+    finally:
+        path = request.url.path[:_PATH_SHOWN]
+        audit.info("%s %s by %s, from %s: %d", request.method, path, actor, peer_of(request), status)
+    return response
 
 
 def _step_back() -> None:
@@ -259,16 +339,6 @@ def _step_back() -> None:
 
 def _not_ready(sentence: str) -> ProblemError:
     return ProblemError(503, sentence, headers={"Retry-After": "1"})
-
-
-def _demand_token(authorization: str | None, token: str) -> None:
-    if not guard.token_matches(authorization, token):
-        error = "" if authorization is None else ', error="invalid_token"'
-        raise ProblemError(
-            401,
-            "Changes need the token of admin.token, sent as Authorization: Bearer TOKEN.",
-            headers={"WWW-Authenticate": f'Bearer realm="devhost-server"{error}'},
-        )
 
 
 def _unbuilt(what: str, served: str) -> Endpoint:

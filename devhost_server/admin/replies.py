@@ -1,6 +1,6 @@
 """How the admin listener answers: JSON with a validator, and problem documents (RFC 9457) for everything that fails."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from http import HTTPStatus
@@ -30,6 +30,14 @@ class ProblemError(Exception):
         title = HTTPStatus(self.status).phrase
         document = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.members}
         return answer(orjson.dumps(document), "application/problem+json", self.status, self.headers)
+
+
+def problem_bytes(status: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """Return a problem document as the whole and last answer on a connection."""
+    response = ProblemError(status, sentence).response()
+    lines = [b"%b: %b\r\n" % field for field in (*headers, *response.raw_headers)]
+    start = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    return b"".join((start, *lines, b"connection: close\r\n\r\n", response.body))
 
 
 def answer(body: bytes, media_type: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,18 +1,21 @@
-"""The HTTP server under the admin application: uvicorn as it comes, stopped by an event instead of by signals."""
+"""The HTTP server under the admin application: uvicorn within bounds, stopped by an event instead of by signals."""
 
 import asyncio
 import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from devhost_server.admin.connection import Bounds, protocol
+
 # How long responses that have begun may take once the process is told to stop, in seconds. Uvicorn takes up to 0.2 of
 # it to notice, and 0.1 to notice that everything was cut.
 _GRACE: Final = 0.6
+BOUNDS: Final = Bounds()
 _LOG: Final = logging.getLogger("uvicorn.error")
 
 
@@ -23,7 +26,7 @@ class AdminServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=cast("Any", protocol(BOUNDS)),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -174,6 +174,12 @@ class Settings(Options):
         default=(), description="Paths in these settings of what came out of files that are no configuration."
     )
 
+    def published(self) -> dict[str, Any]:
+        """Return the settings as JSON values for the other processes: without the tokens, which no worker needs."""
+        values = self.model_dump(mode="json")
+        values["admin"] = masked(values["admin"], path=("admin",))
+        return values
+
     def shown(self) -> dict[str, Any]:
         """Give the settings as JSON values without their secrets: whatever a person is shown is made from this."""
         values: dict[str, Any] = masked(self.model_dump(mode="json", exclude={"secrets"}), self.secrets)

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import httpx
 import orjson
 
 from devhost_server import control
+from devhost_server.admin.guard import Keys
 from devhost_server.observe.publication import Document
 from devhost_server.observe.scoreboard import Board
 from tests.observe.boards import Shared, fork
@@ -54,6 +55,8 @@ class Master:
     shared: Shared
     listener: socket.socket | None
     token: str | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
     on_reload: Callable[[Shared, int], None] = reload_ok
     pid: int = field(default=0, init=False)
     drains_asked: int = field(default=Board.REOPEN_LOGS, init=False)  # a cell that nothing here uses
@@ -61,7 +64,13 @@ class Master:
     def run(self) -> None:
         """Live as the master: first fork control, then do what signals ask."""
         context = control.ControlContext(
-            self.shared.scoreboard, self.shared.publication, self.listener, self.token, "1.2.3", os.getpid()
+            self.shared.scoreboard,
+            self.shared.publication,
+            self.listener,
+            Keys.of(self.token, self.tokens),
+            self.names,
+            "1.2.3",
+            os.getpid(),
         )
         blocked = {signal.SIGHUP, signal.SIGTERM}
         child = fork(lambda: control.run(context))

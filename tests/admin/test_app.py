@@ -1,10 +1,11 @@
 """The application over real sockets: what an operator, a load balancer and Prometheus see."""
 
 import concurrent.futures
+import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from tests.support import RawClient, wait_until
 
 READS = ["/healthz", "/readyz", "/metrics", "/api/status", "/api/routes", "/api/upstreams", "/api/config"]
 CHANGES = ["/api/reload", "/api/drain"]
+ALICE = "alices-token"
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, object]:
@@ -235,10 +237,12 @@ def test_names_of_this_machine_are_welcome(client: httpx.Client, host: str) -> N
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-def test_the_name_of_the_bind_is_welcome(client: httpx.Client, shared: Shared) -> None:
-    problem(client.get("/healthz", headers={"Host": "devbox:7778"}), 421)
-    shared.publish(2, admin={"bind": "devbox:7778", "token": "x"})
-    assert client.get("/healthz", headers={"Host": "devbox:7778"}).status_code == 200
+def test_other_names_are_welcome_where_they_are_listed() -> None:
+    shared = Shared()
+    shared.publish()
+    with served(shared, names=frozenset(("devbox", "gw.example"))) as gateway:
+        for host, status in (("devbox:7778", 200), ("GW.example", 200), ("localhost", 200), ("evil.example", 421)):
+            assert gateway.client.get("/healthz", headers={"Host": host}).status_code == status
 
 
 def test_a_client_without_host_is_no_browser(reading: Served) -> None:
@@ -263,7 +267,7 @@ def guarded() -> Iterator[Served]:
     """A gateway with a token, on every address of the machine."""
     shared = Shared()
     shared.publish()
-    with served(shared, socket.create_server(("0.0.0.0", 0)), token=TOKEN) as made:
+    with served(shared, socket.create_server(("0.0.0.0", 0)), token=TOKEN, tokens={"alice": ALICE}) as made:
         yield made
 
 
@@ -279,17 +283,107 @@ def test_changes_need_the_token(guarded: Served, path: str) -> None:
     assert guarded.master.shared.board[Board.RELOAD_REQUESTS] == 0
 
 
+PROBES = ["/healthz", "/readyz"]
+
+
+@pytest.mark.parametrize("path", [path for path in [*READS, "/", "/nothing", "/api/events"] if path not in PROBES])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_where_others_reach_it_reads_need_the_token_too(guarded: Served, method: str, path: str) -> None:
+    response = guarded.client.request(method, path)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == 'Bearer realm="devhost-server"'
+    response = guarded.client.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert response.status_code == {"/": 501, "/nothing": 404, "/api/events": 501}.get(path, 200)
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_need_no_token(guarded: Served, path: str) -> None:
+    assert guarded.client.get(path).status_code in {200, 503}
+
+
+@pytest.mark.parametrize("path", [*READS, *CHANGES, "/nothing"])
+def test_a_foreign_name_is_refused_everywhere(guarded: Served, path: str) -> None:
+    headers = {"Host": "gateway.example", "Authorization": f"Bearer {TOKEN}"}
+    problem(guarded.client.request("POST" if path in CHANGES else "GET", path, headers=headers), 421)
+
+
 @pytest.mark.parametrize("path", READS)
-def test_reads_do_not_need_the_token_and_never_show_it(guarded: Served, path: str) -> None:
-    guarded.master.shared.publish(1, admin={"token": TOKEN})
-    response = guarded.client.get(path, headers={"Host": "gateway.example"})
+def test_reads_never_show_the_token(guarded: Served, path: str) -> None:
+    guarded.master.shared.publish(1, admin={"token": TOKEN, "tokens": {"alice": ALICE}})
+    response = guarded.client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
     assert response.status_code in {200, 503}
     assert TOKEN not in response.text
+    assert ALICE not in response.text
 
 
-def test_the_token_opens(guarded: Served) -> None:
-    response = guarded.client.post("/api/reload", headers={"Authorization": f"Bearer {TOKEN}"})
+@pytest.mark.parametrize("token", [TOKEN, ALICE])
+def test_the_token_opens(guarded: Served, token: str) -> None:
+    response = guarded.client.post("/api/reload", headers={"Authorization": f"Bearer {token}"})
     assert (response.status_code, response.json()["result"]) == (200, "ok")
+
+
+def test_on_this_machine_reads_need_no_token() -> None:
+    shared = Shared()
+    shared.publish()
+    with served(shared, token=TOKEN) as gateway:
+        for path in READS:
+            assert gateway.client.get(path).status_code in {200, 503}
+        problem(gateway.client.post("/api/reload"), 401)
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """Give what a control process that is forked in the test logs."""
+    log = tmp_path / "log"
+    handler = logging.FileHandler(log)
+    logger = logging.getLogger("devhost_server.admin")
+    logger.addHandler(handler)  # inherited by the fork
+    yield lambda: log.read_text().splitlines()
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def test_wrong_tokens_take_their_time_and_are_logged_a_few_times(logged: Callable[[], list[str]]) -> None:
+    shared = Shared()
+    shared.publish()
+    with served(shared, token=TOKEN) as gateway, concurrent.futures.ThreadPoolExecutor(20) as pool:
+        wrong = {"Authorization": "Bearer not-the-one"}
+
+        def guess(_number: int) -> float:
+            start = time.monotonic()
+            with client_of(gateway.listener) as client:
+                assert client.post("/api/reload", headers=wrong).status_code == 401
+            return time.monotonic() - start
+
+        guesses = [pool.submit(guess, number) for number in range(20)]
+        assert _latency(gateway.client) < 0.9, "nobody else waits"
+        assert min(each.result() for each in guesses) >= 1
+        assert gateway.client.post("/api/reload", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    said = [line for line in logged() if line.startswith("a wrong token")]
+    assert said == ["a wrong token from 127.0.0.1 for POST /api/reload"] * 10
+    assert "not-the-one" not in "".join(logged())
+
+
+def test_changes_are_logged_with_who_had_them_made(logged: Callable[[], list[str]]) -> None:
+    shared = Shared()
+    shared.publish()
+    with served(shared, token=TOKEN, tokens={"alice": ALICE}) as gateway:
+
+        def change(path: str, token: str, **headers: str) -> None:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            gateway.client.post(path, headers={"Authorization": f"Bearer {token}"} | names)
+
+        change("/api/reload", ALICE, X_Devhost_Actor="mallory")
+        change("/api/reload", TOKEN, X_Devhost_Actor="ci")
+        change("/api/reload", TOKEN)
+        change("/api/drain", TOKEN, If_Match='"7"')
+        gateway.client.get("/api/status")
+    assert logged() == [
+        "POST /api/reload by alice, from 127.0.0.1: 200",
+        "POST /api/reload by ci, from 127.0.0.1: 200",
+        "POST /api/reload by 127.0.0.1, from 127.0.0.1: 200",
+        "POST /api/drain by 127.0.0.1, from 127.0.0.1: 412",
+    ]
 
 
 # --- changes ---------------------------------------------------------------------------------------------------------
@@ -411,15 +505,19 @@ def test_a_reload_ends_when_a_drain_begins() -> None:
 # --- listeners -------------------------------------------------------------------------------------------------------
 
 
-def test_a_unix_socket_serves_any_name(tmp_path: Path) -> None:
+def test_a_unix_socket_is_this_machines(tmp_path: Path) -> None:
     shared = Shared()
     shared.publish()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "admin.sock"))
     listener.listen()
-    with served(shared, listener) as gateway:
-        assert gateway.client.get("/api/routes", headers={"Host": "whatever.example"}).status_code == 200
-        assert gateway.client.post("/api/reload").status_code == 200
+    with served(shared, listener, token=TOKEN) as gateway:
+        assert gateway.client.get("/api/routes").status_code == 200
+        assert gateway.client.get("/api/routes", headers={"Host": "10.0.0.1"}).status_code == 200
+        # A web server in front of it may pass on whatever name a page has made to point at it.
+        problem(gateway.client.get("/api/routes", headers={"Host": "whatever.example"}), 421)
+        problem(gateway.client.post("/api/reload"), 401)
+        assert gateway.client.post("/api/reload", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
 def _has_ipv6_loopback() -> bool:

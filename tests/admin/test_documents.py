@@ -126,10 +126,15 @@ def test_before_the_first_snapshot_there_are_no_routes() -> None:
 def test_the_configuration_without_its_secrets() -> None:
     shared = Shared()
     route = {"name": "token", "hosts": ["*"], "upstream": "api", "headers": {"authorization": "Basic eHl6", "x-a": "b"}}
-    shared.publish(routes={"token": route}, admin={"token": "s3cret"})
+    shared.publish(routes={"token": route}, admin={"token": "s3cret", "tokens": {"alice": "s3cret-too"}})
     found = documents.config(shared.view())
     settings = found["settings"]
-    assert settings["admin"] == {"bind": "127.0.0.1:7778", "token": "********"}
+    assert settings["admin"] == {
+        "bind": "127.0.0.1:7778",
+        "hosts": [],
+        "token": "********",
+        "tokens": {"alice": "********"},
+    }
     assert settings["routes"]["token"]["headers"] == {"authorization": "********", "x-a": "b"}
     assert settings["routes"]["token"]["upstream"] == "api"
     assert documents.routes(shared.view())["routes"][0]["headers"] == {"authorization": "********", "x-a": "b"}

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devhost_server.admin.guard import bind_host, from_another_site, host_allowed, is_loopback, token_matches
+from devhost_server.admin.guard import (
+    Holder,
+    Keys,
+    actor,
+    from_another_site,
+    host_allowed,
+    is_local,
+    is_loopback,
+    own_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +37,13 @@ from devhost_server.admin.guard import bind_host, from_another_site, host_allowe
         ("evillocalhost", False),
         ("127.0.0.1.evil.example", False),
         ("127.0.0.1evil", False),
-        ("10.0.0.1", False),
-        ("[::2]", False),
-        ("0.0.0.0", False),
+        ("10.0.0.1", True),
+        ("10.0.0.1:7778", True),
+        ("[::2]", True),
+        ("[2001:db8::1]:7778", True),
+        ("0.0.0.0", True),
+        ("gateway.example:7778", True),
+        ("sub.gateway.example", False),
         ("", False),
         ("localhost:99999", False),
         ("localhost evil.example", False),
@@ -39,31 +52,57 @@ from devhost_server.admin.guard import bind_host, from_another_site, host_allowe
     ],
 )
 def test_hosts_that_mean_this_machine(host: str, allowed: bool) -> None:
-    assert host_allowed([host], "devbox") is allowed
+    assert host_allowed([host], {"devbox", "gateway.example"}, is_local=True) is allowed
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("localhost", False), ("admin.localhost", False), ("127.0.0.1", True), ("devbox", True), ("evil.example", False)],
+)
+def test_from_another_machine_localhost_is_no_name(host: str, allowed: bool) -> None:
+    assert host_allowed([host], {"devbox"}, is_local=False) is allowed
+
+
+@pytest.mark.parametrize(
+    ("server", "local"),
+    [
+        (None, True),
+        (("/run/admin.sock", None), True),
+        (("127.0.0.1", 7778), True),
+        (("127.8.9.10", 7778), True),
+        (("::1", 7778), True),
+        (("::ffff:127.0.0.1", 7778), True),
+        (("10.0.0.5", 7778), False),
+        (("2001:db8::1", 7778), False),
+    ],
+)
+def test_connections_from_this_machine(server: tuple[str, int | None] | None, local: bool) -> None:
+    assert is_local(server) is local
 
 
 def test_every_host_field_must_be_allowed_and_none_is() -> None:
-    assert host_allowed([], None)
-    assert host_allowed(["localhost", "127.0.0.1"], None)
-    assert not host_allowed(["localhost", "evil.example"], None)
-
-
-def test_without_a_bind_no_further_name_is_allowed() -> None:
-    assert not host_allowed(["devbox"], None)
-    assert not host_allowed([""], None)
+    assert host_allowed([], (), is_local=False)
+    assert host_allowed(["localhost", "127.0.0.1"], (), is_local=True)
+    assert not host_allowed(["localhost", "evil.example"], (), is_local=True)
+    assert not host_allowed([""], (), is_local=True)
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_host_is_judged(host: str) -> None:
-    assert host_allowed([host], None) in {True, False}
+    assert host_allowed([host], (), is_local=True) in {True, False}
 
 
 @pytest.mark.parametrize(
-    ("bind", "host"),
-    [("127.0.0.1:7778", "127.0.0.1"), ("[::1]:7778", "::1"), ("devbox:1", "devbox"), (None, None)],
+    ("bind", "hosts", "names"),
+    [
+        ("127.0.0.1:7778", (), {"127.0.0.1"}),
+        ("devbox:1", ("gw.example",), {"devbox", "gw.example"}),
+        ("unix:/run/admin.sock", ("gw.example",), {"gw.example"}),
+        (None, (), set()),
+    ],
 )
-def test_the_binds_own_name(bind: str | None, host: str | None) -> None:
-    assert bind_host(bind) == host
+def test_the_names_of_a_listener(bind: str | None, hosts: tuple[str, ...], names: set[str]) -> None:
+    assert own_names(bind, hosts) == names
 
 
 @pytest.mark.parametrize(
@@ -120,9 +159,42 @@ def test_requests_that_another_sites_page_has_caused(fetch_site: str | None, ori
     ],
 )
 def test_tokens(authorization: str | None, matches: bool) -> None:
-    assert token_matches(authorization, "s3cret") is matches
+    assert Keys.of("s3cret").holder(authorization) == (Holder(None) if matches else None)
+
+
+def test_each_token_has_its_owner_and_none_is_kept() -> None:
+    keys = Keys.of("s3cret", {"alice": "a-token", "bob": "b-token"})
+    assert keys.holder("Bearer s3cret") == Holder(None)
+    assert keys.holder("Bearer a-token") == Holder("alice")
+    assert keys.holder("Bearer b-token") == Holder("bob")
+    assert keys.holder("Bearer c-token") is None
+    assert "token" not in repr(keys)
+    assert b"s3cret" not in b"".join(digest for digest, _ in keys.holders)
+
+
+def test_without_tokens_nothing_opens() -> None:
+    assert not Keys.of(None)
+    assert Keys.of(None).holder("Bearer ") is None
+    assert bool(Keys.of(None, {"alice": "a-token"}))
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_authorization_is_judged(value: str) -> None:
-    assert token_matches(value, "s3cret") in {True, False}
+    assert Keys.of("s3cret").holder(value) in {None, Holder(None)}
+
+
+@pytest.mark.parametrize(
+    ("holder", "named", "who"),
+    [
+        (Holder("alice"), "mallory", "alice"),
+        (Holder(None), "ci", "ci"),
+        (None, " ci ", "ci"),
+        (Holder(None), None, "10.0.0.7"),
+        (None, "", "10.0.0.7"),
+        (None, "x" * 65, "10.0.0.7"),
+        (None, "two\nlines", "10.0.0.7"),
+        (None, "\x1b[2J", "10.0.0.7"),
+    ],
+)
+def test_who_has_changed_something(holder: Holder | None, named: str | None, who: str) -> None:
+    assert actor(holder, named, "10.0.0.7") == who

@@ -32,7 +32,7 @@ def test_defaults_are_filled_in_and_written_as_people_do(tmp_path):
         "connections": 10000,
     }
     assert got["server"]["timeouts"]["head"] == "10s"
-    assert got["admin"] == {"bind": "127.0.0.1:7778", "token": None}
+    assert got["admin"] == {"bind": "127.0.0.1:7778", "hosts": [], "token": None, "tokens": {}}
     assert got["echo"] is None
     assert got["routes"] == {"web": 3000}
     assert "watch" not in got["server"]

@@ -292,6 +292,51 @@ def test_a_working_directory_that_is_gone_does_not_matter() -> None:
         assert gateway.get().status == 200
 
 
+# -- what workers are given --------------------------------------------------------------------------------------------
+
+
+def test_workers_cannot_write_what_is_published_and_are_not_given_the_tokens() -> None:
+    admin = {"token": "the-admin-token", "tokens": {"alice": "the-token-of-alice"}}
+    with EchoGateway(workers=2, admin=admin) as gateway:
+        headers = {"Authorization": "Bearer the-token-of-alice"}
+        assert gateway.admin("POST", "/api/reload", headers=headers, timeout=20)[0] == 200, "a reload changes nothing"
+        others = [pid for pid in gateway.processes() if pid != gateway.pid]
+        assert len(others) == 4
+        for pid in others:
+            assert not _writable_publications(pid)
+            for link in _publications(pid):
+                assert b"the-admin" not in (published := link.read_bytes()[: 1 << 20])
+                assert b"of-alice" not in published
+                assert b"alice" in published or not published.strip(b"\0")
+                with pytest.raises(PermissionError):
+                    os.write(os.open(link, os.O_RDWR), b"a lie")
+        assert any(_publications(pid) for pid in gateway.worker_pids())
+        audits = [line for line in gateway.messages("info") if "POST /api/reload by alice" in line]
+        assert audits == ["POST /api/reload by alice, from 127.0.0.1: 200"]
+
+
+def _publications(pid: int) -> list[Path]:
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return [link for link in links if os.readlink(link).startswith("/memfd:devhost-server")]
+
+
+def _writable_publications(pid: int) -> list[str]:
+    """The mappings through which a process can write what is published."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line for line in lines if "memfd:devhost-server" in line and "w" in line.split()[1]]
+
+
+def test_the_admin_socket_is_its_owners_alone(tmp_path: Path) -> None:
+    gateway = EchoGateway(admin={"bind": f"unix:{tmp_path}/admin.sock"})
+    try:
+        gateway.launch()
+        wait_until(lambda: accepts(gateway.port), 5)
+        assert (tmp_path / "admin.sock").stat().st_mode & 0o777 == 0o600
+    finally:
+        gateway.kill()
+        gateway.discard()
+
+
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
