@@ -1,7 +1,7 @@
 """The control process: everything that is not traffic. It serves the admin listener and lives as long as its master.
 
 The master forks it and calls `run`. It dies alone: the master starts another, and what is counted stays on the
-scoreboard. Nothing heavy is imported before `run`, so that the master's own memory stays small.
+scoreboard. All of its code is imported before the first fork (see `preload`).
 """
 
 import asyncio
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import setproctitle
+import uvloop
 
+from devhost_server.admin.app import Admin, Facts
 from devhost_server.admin.guard import Keys
+from devhost_server.admin.server import AdminServer
 from devhost_server.forks import leave_group_signals_to_master
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import Scoreboard
@@ -49,8 +52,6 @@ def run(context: ControlContext) -> None:
     The caller has forked; it owes the child nothing but to leave with `os._exit` or `sys.exit` afterwards.
     """
     _settle()
-    import uvloop  # noqa: PLC0415  # in the child alone, see the module's docstring
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_live(context))
 
@@ -83,9 +84,6 @@ async def _stop_when_orphaned(master_pid: int, stopping: asyncio.Event) -> None:
 
 
 async def _serve(context: ControlContext, listener: socket.socket, stopping: asyncio.Event) -> None:
-    from devhost_server.admin.app import Admin, Facts  # noqa: PLC0415  # in the child alone
-    from devhost_server.admin.server import AdminServer  # noqa: PLC0415
-
     facts = Facts(listener, context.keys, context.names, context.version, context.master_pid)
     admin = Admin(facts, context.scoreboard, context.publication, stopping)
     await AdminServer(admin.application()).serve_until(stopping, listener)

@@ -36,6 +36,7 @@ from devhost_server.observe.access_log import AccessLogError, check_destination
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
 from devhost_server.options import parse_bind
+from devhost_server.preload import preload
 from devhost_server.reload import Reloader, Report
 from devhost_server.worker import GatewayWorker
 
@@ -650,6 +651,7 @@ def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> in
     reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication)
     application = GatewayApplication(settings, scoreboard, publication, workers)
     master = Master(application, reloader, sockets, _companions(settings, scoreboard, publication, sockets), heartbeat)
+    preload()
     # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
     gc.collect()
     gc.freeze()

@@ -137,7 +137,6 @@ def test_without_a_listener_it_waits(shared: Shared) -> None:
     with running(Master(shared, None)) as master:
         pid = master.control_pid
         wait_until(lambda: title(pid) == "devhost-server: control")
-        wait_until(lambda: "uvloop" in Path(f"/proc/{pid}/maps").read_text())
         assert is_alive(pid)
         os.kill(pid, signal.SIGQUIT)
         wait_until(lambda: gone(pid), 1)
@@ -169,8 +168,9 @@ def test_it_says_nothing_when_all_is_well(shared: Shared, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", "")
 
 
-def test_importing_it_costs_the_master_nothing_heavy() -> None:
-    heavy = "{'starlette', 'uvicorn', 'prometheus_client', 'uvloop', 'httptools'}"
-    code = f"import sys, devhost_server.control; print(sorted({heavy} & set(sys.modules)))"
+def test_with_it_everything_is_imported_that_it_will_need() -> None:
+    """Another one must be able to start when what is installed has been replaced meanwhile."""
+    needed = "{'starlette', 'uvicorn', 'prometheus_client', 'uvloop', 'httptools'}"
+    code = f"import sys, devhost_server.control; print(sorted({needed} - set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
