@@ -197,11 +197,28 @@ class Exchange:
         self.request_complete = True
         self.request_trailers = trailers
         if self.connection is not None:
-            self.connection.end_body(trailers)
+            self.connection.end_body(self.trailers_to_send)
 
-    def attach(self, connection: "ServerConnection", head: bytes, timeouts: "UpstreamTimeouts | None" = None) -> None:
-        """Send head and body, as far as it has come, on `connection`; what follows goes there directly."""
-        connection.begin(self, head, timeouts)
+    @property
+    def trailers_to_send(self) -> bytes:
+        """The trailers of the request, if its route passes them on.
+
+        Most do not: a server that leaves them unread takes them for its next request.
+        """
+        return self.request_trailers if self.route is not None and self.route.trailers else b""
+
+    def attach(
+        self,
+        connection: "ServerConnection",
+        head: bytes,
+        timeouts: "UpstreamTimeouts | None" = None,
+        reasons: int = 0,
+    ) -> None:
+        """Send head and body, as far as it has come, on `connection`; what follows goes there directly.
+
+        `reasons` speak against using the connection again (see `devhost_server.http.reuse`).
+        """
+        connection.begin(self, head, timeouts, reasons)
         self.connection = connection
         if self.body is None:
             return  # there is none
@@ -210,7 +227,7 @@ class Exchange:
         if self.body_size > REPLAY_LIMIT:
             self.body = None
         if self.request_complete:
-            connection.end_body(self.request_trailers)
+            connection.end_body(self.trailers_to_send)
         elif not connection.congested:
             self.client.resume_body()
 

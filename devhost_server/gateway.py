@@ -35,8 +35,10 @@ from devhost_server.failures import (
     Retry,
 )
 from devhost_server.hangups import Hangups
-from devhost_server.http import forward, replies
+from devhost_server.http import forward, replies, reuse
 from devhost_server.http.fields import tokens
+from devhost_server.http.request_head import hop_lines, offered, protocols
+from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.tunnel import Tunnel
 from devhost_server.observe.access_log import AccessLog
@@ -141,7 +143,9 @@ class Gateway:
             return internal_fault()
         upstream.budget.deposit()
         tried: list[Target] = []
-        target = upstream.sole or upstream.pick()
+        private = x.client.private
+        own = None if private is None else private.choose(upstream.targets)
+        target = own or upstream.sole or upstream.pick()
         fresh = False
         while target is not None:
             path: bytes | None = x.target_path
@@ -151,11 +155,14 @@ class Gateway:
                 return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
             x.target = target
             x.attempts += 1
-            connection = (None if fresh else target.take()) or await self._acquire(x, target, fresh=fresh)
+            held = None if private is None else private.take(target)
+            connection = held or (None if fresh else target.take()) or await self._acquire(x, target, fresh=fresh)
             if isinstance(connection, ServerConnection):
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
-                x.attach(connection, self._request_head(x, path, target, upstream.pass_host), route.timeouts)
+                reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
+                head = self._request_head(x, path, target, upstream.pass_host, reasons)
+                x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
                     return connection
@@ -166,6 +173,8 @@ class Gateway:
                 self.accounts.count_target(target, x.method, fault.failure.status)
             tried.append(target)
             x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
+            if isinstance(connection, ServerConnection) and connection.is_private:
+                return fault  # over another connection the target would take it for somebody else's
             target = self._next_try(x, upstream, tried, fault, stale=stale)
             fresh = stale
             if target is None:
@@ -205,24 +214,42 @@ class Gateway:
     def _attempt_failed(self, x: Exchange, target: Target, connection: ServerConnection, event: object) -> Fault:
         """Part from a connection that brought no response."""
         x.connection = None
-        connection.reusable = False
+        connection.reasons |= Reason.UNFINISHED
         target.release(connection)
         fault = event if isinstance(event, Fault) else internal_fault()
         if fault.failure.blame is Blame.UPSTREAM:
             self.accounts.count_target(target, x.method, fault.failure.status)
         return fault
 
-    def _request_head(self, x: Exchange, path: bytes, target: Target, pass_host: bool) -> bytes:
+    def _reasons(self, x: Exchange, route: Route, connection: ServerConnection) -> int:
+        """Say what about a request speaks against using its connection again."""
+        fields = x.fields
+        if fields is None:
+            return 0
+        return reuse.of_request(
+            x.method,
+            body=fields.has_body,
+            upgrade=not x.old and offered(fields.upgrade, route.upgrades) is not None,
+            credentials=fields.credentials,
+            bodies_read=connection.target.pool.reuse_after_body,
+            challenged=bool(connection.reasons & Reason.CHALLENGE),
+        )
+
+    def _request_head(self, x: Exchange, path: bytes, target: Target, pass_host: bool, reasons: int) -> bytes:
         fields = x.fields
         if fields is None:
             raise ValueError(x)
+        hop = fields.hop
+        if reasons or x.old or fields.trailer is not None:
+            upgrades, trailers = (x.route.upgrades, x.route.trailers) if x.route is not None else (frozenset(), False)
+            hop = hop_lines(fields, old=x.old, reasons=reasons, upgrades=upgrades, trailers=trailers)
         if pass_host and x.host and x.host is fields.host and not x.old:
             # The common case; with the same fields, all but method, path and id is the same.
             if not fields.head_before:
                 fields.head_before, fields.head_behind = forward.around_request_id(
                     fields, x.client.peer, self.snapshot.instance, old=False, host=x.host, host_line=None
                 )
-            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, fields.head_behind))
+            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, fields.head_behind, hop))
         return forward.request_head(
             x.method,
             path,
@@ -233,6 +260,7 @@ class Gateway:
             peer=x.client.peer,
             request_id=x.request_id,
             instance=self.snapshot.instance,
+            hop=hop,
         )
 
     async def _answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
@@ -289,7 +317,7 @@ class Gateway:
         tunnel = Tunnel(
             client.transport,
             connection.transport,
-            websocket=x.fields.wants_websocket,
+            websocket=b"websocket" in protocols(response.upgrade or b""),
             idle=(target.timeouts if route.timeouts is None else route.timeouts).tunnel_idle,
             wheel=self.wheel,
             hangups=self.hangups,
@@ -356,21 +384,19 @@ class Gateway:
         x.fault = fault
         self._drop_connection(x)
         self._close_books(x)
-        x.client.cut()
+        x.client.cut(reset=x.old and x.response is not None and x.response.length is None)
 
     def _drop_connection(self, x: Exchange) -> None:
         connection, x.connection = x.connection, None
         if connection is not None and x.target is not None:
-            connection.reusable = False
+            connection.reasons |= Reason.UNFINISHED
             x.target.release(connection)
 
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
-        """Give the connection back; one whose request was not sent whole is of no use to anybody."""
+        """Give the connection back."""
         x.connection = None
-        if connection.surplus and x.route is not None:
+        if connection.reasons & Reason.SURPLUS and x.route is not None:
             self.accounts.count_surplus(x.route)
-        if not x.request_complete:
-            connection.reusable = False
         if x.target is not None:
             x.target.release(connection)
 
@@ -418,20 +444,21 @@ def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
 
 def _upgrades(x: Exchange, response: "ResponseHead") -> bool:
     """Whether a 101 is an answer to what was asked (RFC 9110 §15.2.2, RFC 6455 §4.1)."""
-    fields = x.fields
-    if fields is None or fields.upgrade is None or x.old or response.upgrade is None or not x.request_complete:
+    fields, route = x.fields, x.route
+    asked = None if fields is None or route is None or x.old else offered(fields.upgrade, route.upgrades)
+    if fields is None or asked is None or response.upgrade is None or not x.request_complete:
         return False
     if response.old or response.close or b"upgrade" not in response.nominated:
         return False  # RFC 9110 §7.8, RFC 6455 §4.1 item 3; a client would refuse it too, and it is not ours to mend
-    if not set(tokens(response.upgrade)) <= set(tokens(fields.upgrade)):
+    if not set(tokens(response.upgrade)) <= set(tokens(asked)):
         return False
-    if b"websocket" not in tokens(response.upgrade):
+    if b"websocket" not in protocols(response.upgrade):
         return True
     expected = hashlib.sha1((fields.websocket_key or b"") + _WEBSOCKET_GUID, usedforsecurity=False).digest()
     return response.websocket_accept == base64.b64encode(expected)
 
 
 def _bad_upgrade(x: Exchange) -> Fault:
-    if x.fields is None or x.fields.upgrade is None:
+    if x.fields is None or x.route is None or offered(x.fields.upgrade, x.route.upgrades) is None:
         return UPSTREAM_PROTOCOL("The target switched protocols although nobody asked it to.")
     return UPGRADE_FAILED("The target's answer to the upgrade does not fit what was asked.")

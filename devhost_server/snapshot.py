@@ -71,6 +71,8 @@ class Route:
         "prefix",
         "respond",
         "timeouts",
+        "trailers",
+        "upgrades",
         "upstream",
     )
 
@@ -84,6 +86,8 @@ class Route:
         respond: FixedAnswer | None = None,
         prefix: bytes = b"",
         timeouts: UpstreamTimeouts | None = None,
+        upgrades: frozenset[bytes] = frozenset(),
+        trailers: bool = False,
     ) -> None:
         self.name = name
         self.cell = cell  # of its block on the scoreboard
@@ -93,6 +97,8 @@ class Route:
         self.respond = respond
         self.prefix = prefix  # what is cut off the path
         self.timeouts = timeouts  # instead of the upstream's
+        self.upgrades = upgrades  # names of the protocols that may be offered to targets
+        self.trailers = trailers  # whether those of requests are passed on
         self.log_name = b'"' + name.encode() + b'"'
         self.log_upstream = b"null" if upstream is None else b'"' + upstream.name.encode() + b'"'
 
@@ -193,6 +199,8 @@ class Builder:
             respond=options.respond,
             prefix=options.path.encode().rstrip(b"/") if options.strip_prefix else b"",
             timeouts=options.timeouts,
+            upgrades=frozenset(name.encode() for name in options.upgrades),
+            trailers=options.trailers,
         )
 
 

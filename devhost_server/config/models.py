@@ -83,6 +83,20 @@ def method(text: str) -> str:
     return text.upper()
 
 
+def protocol(text: str) -> str:
+    """Give the name of a protocol that may be upgraded to, in lower case. Raises `ValueError`."""
+    name = text.partition("/")[0].lower()
+    if "/" in text and TOKEN.fullmatch(name):
+        raise ValueError(f"{quote(text)} has a version; its name alone stands for all of them: write {quote(name)}")
+    if not TOKEN.fullmatch(text):
+        raise ValueError(f"{quote(text)} is not the name of a protocol: write one such as websocket")
+    if name in {"h2c", "h2"}:
+        raise ValueError(
+            f"{quote(text)} cannot be upgraded to: in the tunnel, requests would pass routes, rules and log by"
+        )
+    return name
+
+
 def _workers(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 512):
         return value
@@ -100,6 +114,7 @@ Method = Annotated[str, AfterValidator(method), Written("method")]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers, json_schema_input_type=int | Literal["auto"])]
 Hosts = Annotated[tuple[HostPattern, ...], OneOrMore, AfterValidator(_distinct)]
 Methods = Annotated[tuple[Method, ...], OneOrMore, AfterValidator(_distinct)]
+Protocols = Annotated[tuple[Annotated[str, AfterValidator(protocol)], ...], OneOrMore, AfterValidator(_distinct)]
 
 
 class DrainOptions(Options):
@@ -156,6 +171,8 @@ class RouteOptions(Options):
         default=None, description="What counts instead of the upstream's, whole; none where they are the upstream's."
     )
     strip_prefix: Flag = Field(default=False, description="Whether `path` is cut off before the request is passed on.")
+    upgrades: Protocols = Field(default=("websocket",), description="Protocols that may be asked for.")
+    trailers: Flag = Field(default=False, description="Whether request trailers are passed on.")
     owner: OneLine | None = Field(default=None, description="Who to ask.")
 
 
@@ -222,6 +239,16 @@ class RouteSection(UpstreamDefaults):
         default=None, description="An answer of the gateway's own, instead of an upstream's."
     )
     strip_prefix: Flag = Field(default=False, description="Cut `path` off before the request is passed on.")
+    upgrades: Protocols = Field(
+        default=("websocket",),
+        description="Protocols that an `Upgrade` may ask for, by name; `[]` is none. What is not listed is dropped and "
+        "the request served without it. An upgrade never goes together with a body.",
+    )
+    trailers: Flag = Field(
+        default=False,
+        description="Pass on what comes behind the body of a chunked request. Only for servers that read trailers: "
+        "others take them for the next request.",
+    )
     owner: OneLine | None = Field(default=None, description="Who to ask; shown wherever the route is.")
     policies: tuple[()] = Field(
         default=(), description="Policies, in order. Not built in this version: only an empty list is allowed."

@@ -62,8 +62,8 @@ def _places(path: Path, document: Document) -> Iterator[Path]:
         # Lists that lose what is there twice: nobody knows which place an item of them comes to.
         case ("routes", name, "host", *_):
             yield ("routes", name, "hosts")
-        case ("routes", name, "methods", *_):
-            yield ("routes", name, "methods")
+        case ("routes", name, "methods" | "upgrades" as key, *_):
+            yield ("routes", name, key)
         case ("server", "bind" | "trusted_proxies" as name, *_):
             yield ("server", name)
         case (*parents, "headers", header):
@@ -101,6 +101,8 @@ def _route(name: str, route: RouteSection, domain: str, upstream: UpstreamOption
         respond=route.respond,
         timeouts=_timeouts(route, upstream) if upstream is not None else None,
         strip_prefix=route.strip_prefix,
+        upgrades=route.upgrades,
+        trailers=route.trailers,
         owner=route.owner,
     )
 

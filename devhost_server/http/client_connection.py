@@ -32,7 +32,9 @@ from devhost_server.http import chunked
 from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import Peer
 from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.private import PrivateConnections
 from devhost_server.http.request_head import RequestFields, first_flaw, seeming, split_absolute
+from devhost_server.http.resets import reset_when_closed
 from devhost_server.routing import parse_host
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class ClientConnection(asyncio.Protocol):
         "gateway",
         "listener",
         "peer",
+        "private",
         "transport",
         "visit",
     )
@@ -102,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer: Peer = None  # type: ignore[assignment] # likewise
         self.listener = 0
         self.exchange: Exchange | None = None
+        self.private: PrivateConnections | None = None  # made when there is the first
         self.deadline = NEVER
         self.visit = NEVER
         self._state = _IDLE
@@ -166,6 +170,8 @@ class ClientConnection(asyncio.Protocol):
         """Forget the connection; an exchange in flight is told."""
         self._leave()
         self._state = _CLOSED
+        if self.private is not None:
+            self.private.close()
         self.deadline = NEVER
         self.gateway.wheel.forget(self)
         self.gateway.hangups.forget(self.transport)
@@ -557,10 +563,15 @@ class ClientConnection(asyncio.Protocol):
         elif self._paused_for:
             self.resume_body()
 
-    def cut(self) -> None:
-        """End the connection without a clean end, so that a cut body never looks whole."""
+    def cut(self, *, reset: bool = False) -> None:
+        """End the connection without a clean end, so that a cut body never looks whole.
+
+        `reset` is for a body that the end of the connection would complete: a FIN would be its clean end.
+        """
         self.exchange = None
         self._state = _CLOSED
+        if reset:
+            reset_when_closed(self.transport)
         self.transport.abort()
 
     def close(self) -> None:
@@ -580,11 +591,19 @@ class ClientConnection(asyncio.Protocol):
     def become_tunnel(self) -> bytes:
         """Leave the transport to a tunnel; give what has come already behind the request."""
         self._state = _TUNNEL
+        if self.private is not None:
+            self.private.close()
         self.deadline = NEVER
         self.gateway.wheel.forget(self)
         self.gateway.hangups.forget(self.transport)
         early, self._buffer = self._buffer, b""
         return early
+
+    def private_connections(self) -> PrivateConnections:
+        """Give what holds the connections to targets that only this client may use."""
+        if self.private is None:
+            self.private = PrivateConnections()
+        return self.private
 
     def _stand_in_line(self) -> None:
         """Let what is in the buffer wait for a later turn of the loop."""

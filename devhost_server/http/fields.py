@@ -31,6 +31,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 # What is not kept in memory longer than it is needed.
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"proxy-authorization"))
+# The schemes that authenticate a connection (RFC 4559 §6, [MS-NTHT] §1.3), wherever a list of challenges names them.
+_BINDING: Final = re.compile(rb"(?:\A|,)[\t ]*(?:NTLM|Negotiate)(?=[\t ,]|\Z)", re.IGNORECASE)
 # End-to-end by nature: a Connection line may not take these away (RFC 9110 §7.6.1, last paragraph).
 _GUARDED: Final = frozenset(
     (b"authorization", b"cookie", b"set-cookie", b"content-type", b"content-encoding", b"content-range", b"range",
@@ -127,6 +129,11 @@ def tokens(value: bytes) -> tuple[bytes, ...]:
 @lru_cache(maxsize=512)
 def _tokens(value: bytes) -> tuple[bytes, ...]:
     return tuple(token for token in (part.strip(b" \t").lower() for part in value.split(b",")) if token)
+
+
+def binds_connection(value: bytes) -> bool:
+    """Whether credentials or a challenge are of a scheme that authenticates a connection instead of a request."""
+    return _BINDING.search(value) is not None
 
 
 def parse_length(value: bytes) -> int | None:

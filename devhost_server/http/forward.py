@@ -117,7 +117,7 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
 def around_request_id(
     fields: RequestFields, peer: Peer, instance: bytes, *, old: bool, host: bytes, host_line: bytes | None
 ) -> tuple[bytes, bytes]:
-    """Give the head of the request to a target, less its beginning: what comes before the request id, and behind it.
+    """Give the head of the request to a target, less beginning and end: what is before the request id, and behind it.
 
     `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
     gateway in Via, which is how a loop is noticed. Requests with the same fields on one connection share both parts.
@@ -125,9 +125,7 @@ def around_request_id(
     block = fields.forward if host_line is None else fields.forward_with(host_line)
     forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
     via = b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost ("
-    # RFC 9110 §10.1.1, §7.8: an HTTP/1.0 client neither expects nor upgrades. It has no chunks either.
-    hop = b"" if old else fields.hop
-    return b" HTTP/1.1" + block + forwarded + b"\r\nX-Request-ID: ", via + instance + b")" + hop + b"\r\n\r\n"
+    return b" HTTP/1.1" + block + forwarded + b"\r\nX-Request-ID: ", via + instance + b")"
 
 
 def request_head(
@@ -141,10 +139,14 @@ def request_head(
     peer: Peer,
     request_id: bytes,
     instance: bytes,
+    hop: bytes,
 ) -> bytes:
-    """Build the head of the request to a target, empty line included; see `around_request_id`."""
+    """Build the head of the request to a target; see `around_request_id`.
+
+    `hop` are the lines of our own hop, empty line included.
+    """
     before, behind = around_request_id(fields, peer, instance, old=old, host=host, host_line=host_line)
-    return b"".join((method, b" ", target, before, request_id, behind))
+    return b"".join((method, b" ", target, before, request_id, behind, hop))
 
 
 def _forwarded_lines(fields: RequestFields, peer: Peer, host: bytes) -> bytes:

@@ -23,12 +23,14 @@ from devhost_server.http.fields import (
     TOKEN,
     VALUE_BYTES,
     Lines,
+    binds_connection,
     join_block,
     parse_length,
     split_block,
     tokens,
     without,
 )
+from devhost_server.http.reuse import Reason
 
 # A request line holds neither tabs nor controls. RFC 9112 §3.2 allows no bytes over 0x7f either, but address bars and
 # curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.
@@ -38,6 +40,7 @@ _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _SEEMING_BYTES: Final = 16 * 1024
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# RFC 9113 §3.1: h2c by upgrade is obsolete; through a tunnel HTTP/2 would pass routing, rules and log by.
 _H2: Final = frozenset((b"h2c", b"h2"))
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
@@ -51,18 +54,23 @@ _BAD_LENGTH: Final = BAD_REQUEST("Content-Length is not one whole number, given 
 _BAD_FRAMING: Final = BAD_REQUEST("Both Content-Length and Transfer-Encoding are given.")
 _BAD_CHUNKED: Final = BAD_REQUEST("Transfer-Encoding is not `chunked`, given once.")
 _BAD_KEY: Final = BAD_REQUEST("Sec-WebSocket-Key is not 16 bytes in base64, sent with GET.")
+_HANDSHAKE_BODY: Final = BAD_REQUEST("A WebSocket handshake has no body.")
+# What is sent to a target about our own hop where there is nothing to say.
+_NO_HOP: Final = b"\r\n\r\n"
 
 
 class RequestFields:
     """What the field section of a request says; read-only once built, several requests may share it.
 
     `forward` is the block that is passed on, made of the lines in `kept`, where the Host line is the one at `host_at`.
-    `hop` holds the lines of our own hop to the target.
+    `hop` holds the lines of our own hop to the target, empty line included, if nothing about the request depends on
+    where it goes; `plain` says that nothing does.
     """
 
     __slots__ = (
         "chunked",
         "close",
+        "credentials",
         "expect_continue",
         "forward",
         "forwarded_for",
@@ -84,10 +92,12 @@ class RequestFields:
         "log_tail",
         "nominated",
         "odd_expectation",
+        "plain",
         "referer",
         "request_id",
         "suspect",
         "traceparent",
+        "trailer",
         "trailers_welcome",
         "upgrade",
         "user_agent",
@@ -100,7 +110,8 @@ class RequestFields:
         self.kept: list[bytes] = []
         self.nominated: list[bytes] = []
         self.forward = b""
-        self.hop = b""
+        self.hop = _NO_HOP
+        self.plain = True  # neither body, upgrade nor credentials of a connection
         self.host: bytes | None = None
         self.host_at = 0
         self.length: int | None = None
@@ -113,6 +124,8 @@ class RequestFields:
         self.odd_expectation = False
         self.suspect = False  # whether these fields are a reason to refuse some request
         self.trailers_welcome = False
+        self.trailer: bytes | None = None  # what the client says it will send behind the body
+        self.credentials = False  # they authenticate the connection, not the request
         self.forwarded_for: bytes | None = None
         self.forwarded_proto: bytes | None = None
         self.forwarded_host: bytes | None = None
@@ -152,7 +165,7 @@ class RequestFields:
     @property
     def wants_websocket(self) -> bool:
         """Whether the upgrade asked for is (also) to WebSocket."""
-        return self.upgrade is not None and b"websocket" in tokens(self.upgrade)
+        return self.upgrade is not None and b"websocket" in protocols(self.upgrade)
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
@@ -260,6 +273,16 @@ def _te(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
     return False
 
 
+def _trailer(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.trailer = value if fields.trailer is None else fields.trailer + b", " + value
+    return False  # trailers belong to a hop, and most routes drop them
+
+
+def _authorization(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+    fields.credentials |= binds_connection(value)
+    return True
+
+
 def _websocket_key(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
     fields.websocket_key = value if fields.websocket_key is None else b""
     return True
@@ -335,7 +358,8 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"upgrade": _upgrade,
     b"expect": _expect,
     b"te": _te,
-    b"trailer": None,
+    b"trailer": _trailer,
+    b"authorization": _authorization,
     b"sec-websocket-key": _websocket_key,
     b"via": _via,
     b"x-request-id": _request_id,
@@ -398,32 +422,89 @@ def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
     elif fields.upgrade is not None:
         fields.upgrade = None  # RFC 9110 §7.8: Upgrade counts only if Connection names it
     if fields.upgrade is not None:
-        protocols = tokens(fields.upgrade)
-        if b"websocket" in protocols and (method != b"GET" or not _is_websocket_key(fields.websocket_key)):
-            return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
-        if not _H2.isdisjoint(protocols):
-            # RFC 9113 §3.1: h2c by upgrade is obsolete; through a tunnel it would pass routing, rules and log by. RFC
-            # 9110 §7.8: an upgrade may be ignored; the request is served as it stands.
-            rest = [part for part in fields.upgrade.split(b",") if part.strip(b" \t").lower() not in _H2]
-            fields.upgrade = b",".join(rest).strip(b" \t") or None
-    if fields.chunked or fields.expect_continue or fields.trailers_welcome or fields.upgrade is not None:
-        fields.hop = _hop_lines(fields)
+        flaw = _judge_upgrade(fields, method)
+        if flaw is not None:
+            return flaw
+    if fields.chunked or fields.expect_continue or fields.trailers_welcome:
+        fields.hop = hop_lines(fields)
+    fields.plain = not (fields.chunked or fields.length or fields.credentials or fields.upgrade is not None)
     fields.forward = join_block(fields.kept)
     fields.suspect = not fields.host or fields.odd_expectation
     return fields
 
 
-def _hop_lines(fields: RequestFields) -> bytes:
-    """Give the lines that belong to our hop to the target: framing, expectation, upgrade, trailers."""
-    lines = b"\r\nTransfer-Encoding: chunked" if fields.chunked else b""
-    if fields.expect_continue and fields.has_body:
-        lines += b"\r\nExpect: 100-continue"
-    if fields.upgrade is not None:
-        options = b"Upgrade, TE" if fields.trailers_welcome else b"Upgrade"
-        lines += b"\r\nConnection: " + options + b"\r\nUpgrade: " + fields.upgrade
-    elif fields.trailers_welcome:
-        lines += b"\r\nConnection: TE"
-    return lines + b"\r\nTE: trailers" if fields.trailers_welcome else lines
+def _judge_upgrade(fields: RequestFields, method: bytes) -> Fault | None:
+    """Keep what may be offered of the protocols that were asked for, or say why the request is refused.
+
+    RFC 9110 §7.8: an upgrade may be ignored; the request is then served as it stands. With a body it is: servers differ
+    on whether what follows the head is the body, the next request, or already the other protocol.
+    """
+    if fields.wants_websocket:
+        if method != b"GET" or not _is_websocket_key(fields.websocket_key):
+            return _BAD_KEY  # RFC 6455 §4.1 and §4.2.1
+        if fields.has_body:
+            return _HANDSHAKE_BODY  # no client sends one, so nothing is gained by guessing what it is
+    if fields.has_body:
+        fields.upgrade = None
+    else:
+        rest = [part for part in _listed(fields.upgrade or b"") if protocol_name(part) not in _H2]
+        fields.upgrade = b", ".join(rest) or None
+    return None
+
+
+def protocol_name(protocol: bytes) -> bytes:
+    """Return the lower-case name of a protocol in an Upgrade field, less its version (RFC 9110 §7.8)."""
+    return protocol.partition(b"/")[0].strip(b" \t").lower()
+
+
+def protocols(upgrade: bytes) -> tuple[bytes, ...]:
+    """Return the names of the protocols in an Upgrade field."""
+    return tuple(map(protocol_name, _listed(upgrade)))
+
+
+def offered(upgrade: bytes | None, allowed: frozenset[bytes]) -> bytes | None:
+    """Return an Upgrade field with only the protocols whose names are `allowed`, as they were spelt; None for none."""
+    if upgrade is None:
+        return None
+    return b", ".join(part for part in _listed(upgrade) if protocol_name(part) in allowed) or None
+
+
+def _listed(value: bytes) -> list[bytes]:
+    return [part for part in (part.strip(b" \t") for part in value.split(b",")) if part]
+
+
+def hop_lines(
+    fields: RequestFields,
+    *,
+    old: bool = False,
+    reasons: int = 0,
+    upgrades: frozenset[bytes] = frozenset(),
+    trailers: bool = False,
+) -> bytes:
+    """Return the lines of our own hop to the target with the empty line behind them.
+
+    `reasons` (see `reuse`) say what about the request needs care; `upgrades` are the protocols that may be offered, and
+    `trailers` says that those of the request are passed on. `old`: the client speaks HTTP/1.0.
+    """
+    lines, options = b"", []
+    if reasons & Reason.BODY:
+        # Told that the connection ends, a target that leaves the body unread does not take it for a request either.
+        options.append(b"close")
+    if not old:  # RFC 9110 §10.1.1, §7.8: it neither expects nor upgrades; it has no chunks either
+        if fields.chunked:
+            lines = b"\r\nTransfer-Encoding: chunked"
+        if fields.expect_continue and fields.has_body:
+            lines += b"\r\nExpect: 100-continue"
+        if trailers and fields.trailer is not None:
+            lines += b"\r\nTrailer: " + fields.trailer
+        upgrade = offered(fields.upgrade, upgrades)
+        if upgrade is not None:
+            options.append(b"Upgrade")
+            lines += b"\r\nUpgrade: " + upgrade
+        if fields.trailers_welcome:
+            options.append(b"TE")
+            lines += b"\r\nTE: trailers"
+    return lines + (b"\r\nConnection: " + b", ".join(options) if options else b"") + _NO_HOP
 
 
 def _apply_connection(fields: RequestFields) -> None:

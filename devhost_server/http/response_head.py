@@ -8,12 +8,14 @@ from functools import lru_cache
 from typing import Final
 
 from devhost_server.failures import UPSTREAM_CODING, UPSTREAM_PROTOCOL, Fault
+from devhost_server.http import reuse
 from devhost_server.http.fields import (
     CRLF,
     HOP_BY_HOP,
     LENGTH_DIGITS,
     VALUE_BYTES,
     Lines,
+    binds_connection,
     tokens,
     without,
 )
@@ -35,6 +37,7 @@ class ResponseHead:
         "before_id",
         "behind_id",
         "bodiless",
+        "challenge",
         "chunked",
         "close",
         "dated",
@@ -43,6 +46,7 @@ class ResponseHead:
         "line",
         "nominated",
         "old",
+        "reasons",
         "status",
         "upgrade",
         "websocket_accept",
@@ -58,6 +62,8 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.close = False
+        self.challenge = False  # to a scheme that authenticates the connection
+        self.reasons = 0  # what it means for using the connection again (see `reuse`)
         self.dated = False
         self.nominated: tuple[bytes, ...] = ()
         self.upgrade: bytes | None = None
@@ -103,6 +109,16 @@ def _websocket_accept(head: ResponseHead, value: bytes) -> bool | Fault:
     return True
 
 
+def _challenge(head: ResponseHead, value: bytes) -> bool | Fault:
+    head.challenge |= binds_connection(value)
+    return True
+
+
+def _proxy_challenge(head: ResponseHead, value: bytes) -> bool | Fault:
+    _challenge(head, value)
+    return False
+
+
 def _date(head: ResponseHead, _value: bytes) -> bool | Fault:
     head.dated = True
     return True
@@ -124,6 +140,8 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"upgrade": _upgrade,
     b"sec-websocket-accept": _websocket_accept,
     b"date": _date,
+    b"www-authenticate": _challenge,
+    b"proxy-authenticate": _proxy_challenge,
     b"x-request-id": _drop,  # the gateway's own follows; an upstream that echoes it would double it
     b"trailer": None,
     b"via": None,
@@ -181,6 +199,7 @@ def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
     if head.chunked and head.status in (204, 304):
         head.chunked = False  # no content, whatever is said about its framing (RFC 9112 §6.1)
     head.forward = CRLF + CRLF.join(kept) if kept else b""
+    head.reasons = reuse.of_answer(close=head.close, challenge=head.challenge)
     return head
 
 

@@ -1,12 +1,17 @@
-"""A connection to a target: requests out, responses in, and whether it may carry another one.
+"""A connection to a target: requests out, responses in, and what speaks against using it again.
 
 After a response, a connection with a byte too many, or readable while idle, is destroyed: reused, it would answer the
 next request with the last one's bytes, whoever sent it.
 """
 
 import asyncio
+import fcntl
 import os
+import select
+import ssl
+import termios
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from devhost_server.deadlines import NEVER, Wheel
@@ -20,12 +25,15 @@ from devhost_server.failures import (
     UPSTREAM_RESET,
     Fault,
 )
-from devhost_server.http import chunked
+from devhost_server.http import chunked, reuse
 from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import informational_head
+from devhost_server.http.resets import reset_when_closed
 from devhost_server.http.response_head import ResponseHead, parse_response
+from devhost_server.http.reuse import Reason
 
 if TYPE_CHECKING:
+    from devhost_server.http.private import PrivateConnections
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
 
@@ -51,18 +59,21 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_decoder",
+        "_descriptor",
         "_framing",
         "_interim",
         "_left",
+        "_look",
         "_paused",
         "_state",
         "_wheel",
         "_write_paused",
         "deadline",
         "exchange",
-        "reusable",
+        "head_seconds",
+        "owner",
+        "reasons",
         "served",
-        "surplus",
         "target",
         "timeouts",
         "transport",
@@ -76,8 +87,11 @@ class ServerConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.visit = NEVER
-        self.reusable = True
-        self.surplus = False  # there were more bytes than its answer had
+        self.reasons = 0  # that speak against using it again (see `reuse`)
+        self.owner: PrivateConnections | None = None  # of the only client whose requests it may carry
+        self._descriptor = -1
+        self._look: Callable[[int], object] = _nothing_to_read
+        self.head_seconds = 0.0  # how long the last answer took, if it had no body
         self.served = 0  # requests begun on it
         self._wheel = wheel
         self._state = _IDLE
@@ -91,7 +105,8 @@ class ServerConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = ("idle", "head", "body", "done", "tunnel", "closed")[self._state]
-        return f"<ServerConnection {self.target.url} {state} served={self.served}>"
+        against = f": {reuse.sentences(self.reasons)}" if self.reasons else ""
+        return f"<ServerConnection {self.target.url} {state} served={self.served}{against}>"
 
     # -- the transport's calls ----------------------------------------------------------------------------------------
 
@@ -99,6 +114,13 @@ class ServerConnection(asyncio.Protocol):
         """Note the transport."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            # Registered once and for all: then a look costs one system call, and poll(2) is the cheapest there is.
+            self._descriptor = sock.fileno()
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            self._look = poll.poll
 
     def data_received(self, data: bytes) -> None:
         """Read a response; anything that comes when none is awaited makes the connection useless."""
@@ -108,19 +130,19 @@ class ServerConnection(asyncio.Protocol):
         elif state == _HEAD:
             self._read_head(data)
         else:
-            self.reusable = False
+            self.reasons |= Reason.SURPLUS
             self.destroy()
 
     def eof_received(self) -> bool | None:
         """Treat the end of what the target sends: the end of a response, or of the connection."""
-        self._lost(None)
+        self._lost(None, clean=self._state != _BODY or self._framing != _UNTIL_CLOSE or _said_goodbye(self.transport))
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell an exchange that has not got its whole response."""
         if exc is not None and self._state == _HEAD:
             self._rescue()
-        self._lost(exc)
+        self._lost(exc, clean=False)
         self._state = _CLOSED
         self._wheel.forget(self)
         self.target.gone(self)
@@ -139,13 +161,17 @@ class ServerConnection(asyncio.Protocol):
 
     # -- what an exchange asks for ------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange, head: bytes, timeouts: "UpstreamTimeouts | None" = None) -> None:
+    def begin(
+        self, exchange: Exchange, head: bytes, timeouts: "UpstreamTimeouts | None" = None, reasons: int = 0
+    ) -> None:
         """Send the head of a request; from now on what comes is its response.
 
-        `timeouts` are those of a route that has its own.
+        `timeouts` are those of a route that has its own; `reasons` are what the request leaves on the connection.
         """
         self.exchange = exchange
         self.timeouts = self.target.timeouts if timeouts is None else timeouts
+        if reasons:
+            self._note(reasons, exchange)
         self.served += 1
         self._state = _HEAD
         self._interim = 0
@@ -154,6 +180,12 @@ class ServerConnection(asyncio.Protocol):
         if self.deadline < self.visit:
             wheel.watch(self)
         self.transport.write(head)
+
+    def _note(self, reasons: int, exchange: Exchange) -> None:
+        """Note reasons against using the connection again."""
+        self.reasons |= reasons
+        if reasons & reuse.PRIVATE and self.owner is None:
+            self.owner = exchange.client.private_connections()
 
     def send_body(self, piece: bytes) -> None:
         """Send a piece of the request body, framed as the head announced it."""
@@ -201,21 +233,41 @@ class ServerConnection(asyncio.Protocol):
         """Whether anything of an answer has come since the last request was sent."""
         return self._interim > 0 or bool(self._buffer)
 
-    def detach(self) -> bool:
-        """Part from the exchange; True if the connection may carry another one, until it has been idle too long."""
+    def detach(self) -> int:
+        """Part from the exchange; return the reasons against using the connection again, 0 for none.
+
+        One that can be used lives until it has been idle too long.
+        """
         exchange, self.exchange = self.exchange, None
         self.deadline = NEVER
-        if self._state != _DONE or not self.reusable or self.transport.is_closing():
-            return False
-        if exchange is not None and exchange.bytes_in and self.transport.get_write_buffer_size():
-            return False  # the target has answered without reading all of the request, and may never
+        reasons = self.reasons
+        if self._state != _DONE or self.transport.is_closing():
+            self.reasons = reasons = reasons | Reason.UNFINISHED
+        if reasons and reuse.ends(reasons):
+            return reasons
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
         self.deadline = self._wheel.now + self.target.pool.idle_expiry
         if self.deadline < self.visit:
             self._wheel.watch(self)
-        return True
+        if self._framing != _NO_BODY:
+            return reasons
+        self.head_seconds = exchange.upstream_seconds if exchange is not None else 0.0
+        return reasons | Reason.BARE
+
+    @property
+    def usable(self) -> bool:
+        """Whether an idle connection may be used now: nothing has come that was not asked for, nor its end.
+
+        The event loop tells of what comes with its next turn; this looks at what has come since the last.
+        """
+        return not self.transport.is_closing() and not self._look(0)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it carries what authenticates one client."""
+        return bool(self.reasons & reuse.PRIVATE)
 
     def rest(self) -> None:
         """Wait in the pool for a first request."""
@@ -225,6 +277,14 @@ class ServerConnection(asyncio.Protocol):
         """Close at once."""
         self._state = _CLOSED
         self.transport.abort()
+
+    def discard(self) -> None:
+        """Close at once after an exchange that is over, so that no port waits for bytes that may still be under way.
+
+        Where every request ends its connection, the minute that TCP waits after a FIN would use up all ports.
+        """
+        reset_when_closed(self.transport)
+        self.destroy()
 
     def become_tunnel(self) -> bytes:
         """Leave the transport to a tunnel; give what has come already behind the response head."""
@@ -340,10 +400,13 @@ class ServerConnection(asyncio.Protocol):
             return
         exchange.response = head
         exchange.upstream_seconds = time.monotonic() - exchange.sent_at
-        self.reusable = not head.close
+        if head.reasons:
+            self._note(head.reasons, exchange)
+        if not exchange.request_complete or (exchange.bytes_in and self._unsent()):
+            self.reasons |= Reason.EARLY  # the target may never read the rest
         self._state = _BODY
         exchange.has_content = not head.bodiless and exchange.method != b"HEAD"
-        if not exchange.has_content:
+        if not exchange.has_content or head.length == 0:
             self._framing = _NO_BODY
         elif head.chunked:
             self._framing = _CHUNKED
@@ -353,7 +416,7 @@ class ServerConnection(asyncio.Protocol):
             self._left = head.length
         else:
             self._framing = _UNTIL_CLOSE
-            self.reusable = False
+            self.reasons |= Reason.CLOSE
         if self._framing == _LENGTH and len(rest) == self._left:
             # Nearly every answer comes like this: head and body in one piece, and nothing behind.
             self._state = _DONE
@@ -428,8 +491,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _DONE
         self.deadline = NEVER
         if surplus:
-            self.surplus = True
-            self.reusable = False
+            self.reasons |= Reason.SURPLUS
 
     @property
     def trailers(self) -> bytes:
@@ -439,19 +501,23 @@ class ServerConnection(asyncio.Protocol):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _fail(self, fault: Fault) -> None:
-        self.reusable = False
+        self.reasons |= Reason.UNFINISHED
         self.deadline = NEVER
         if self.exchange is not None:
             self.exchange.post(fault)
 
-    def _lost(self, exc: Exception | None) -> None:
-        """Say what the end of the connection means to the exchange, the first time it is noticed."""
+    def _lost(self, exc: Exception | None, *, clean: bool) -> None:
+        """Say what the end of the connection means to the exchange, the first time it is noticed.
+
+        `clean` says that the target has ended what it sends: by a FIN, over TLS by close_notify. A connection that is
+        merely gone has been cut, by whoever (RFC 9112 §9.8).
+        """
         state, self._state = self._state, _CLOSED
-        self.reusable = False
+        self.reasons |= Reason.CLOSE
         exchange = self.exchange
         if exchange is None:
             return
-        if state == _BODY and self._framing == _UNTIL_CLOSE and exc is None:
+        if state == _BODY and self._framing == _UNTIL_CLOSE and clean:
             self._state = _DONE
             exchange.post(Event.FINISHED)
         elif state == _BODY:
@@ -462,6 +528,21 @@ class ServerConnection(asyncio.Protocol):
             how = "reset" if exc is not None else "closed"
             begun = " in the middle of its head" if self._buffer else " without an answer"
             exchange.post(UPSTREAM_RESET(f"The target {how} the connection{begun}."))
+
+    def _unsent(self) -> bool:
+        """Whether the target's kernel has not confirmed all that was written to it.
+
+        An answer confirms what had come by then, so what is left over really was not there when it was made.
+        """
+        if self.transport.get_write_buffer_size():
+            return True
+        if self._descriptor < 0 or self.transport.is_closing():
+            return False
+        try:
+            queued = fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return False
+        return queued != b"\0\0\0\0"
 
     def _rescue(self) -> None:
         """Read what the target sent before it reset the connection.
@@ -475,6 +556,22 @@ class ServerConnection(asyncio.Protocol):
             return
         if data:
             self._read_head(data)
+
+
+def _said_goodbye(transport: asyncio.Transport) -> bool:
+    """Whether the end is the peer's own: over TLS, asyncio takes a FIN without close_notify for one as well."""
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)  # nothing, and no error: close_notify
+    except (ssl.SSLError, ValueError):
+        return False
+
+
+def _nothing_to_read(_milliseconds: int) -> object:
+    """Look at a transport that has no socket, as those of the benchmarks."""
+    return None
 
 
 def _only_crlf(data: bytes) -> bool:

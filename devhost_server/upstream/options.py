@@ -144,6 +144,11 @@ class PoolOptions(Options):
     wait: Duration = Field(
         default=2.0, description="How long a request may wait for a connection when all are in use; longer is 503."
     )
+    reuse_after_body: Flag = Field(
+        default=True,
+        description="Use a connection again after a POST, PUT or PATCH with a body; false is for servers that may not "
+        "read all of it. After a body with any other method it never is.",
+    )
 
 
 class RetryOptions(Options):

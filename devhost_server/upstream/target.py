@@ -29,11 +29,15 @@ from devhost_server.failures import (
     UPSTREAM_RESET,
     Fault,
 )
+from devhost_server.http import reuse
 from devhost_server.http.response_head import parse_response
+from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_log import PLACED
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
+from devhost_server.upstream.owned import Owned
+from devhost_server.upstream.resting import Resting
 
 # What is missing then is ours, not the target's: local ports or addresses, descriptors, memory.
 _OURS: Final = frozenset(
@@ -101,6 +105,8 @@ class Target:
         self.log_place_at_once = PLACED % (self.log_place, 1, b"null")  # on the first try, over an idle connection
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
+        self._resting = Resting()
+        self._owned = Owned()
         self._open = 0  # connections there are or that are being made
         self._waiters: deque[Waiter] = deque()
         # Those of them who wait for one that is in use. They all wait equally long: the first is the first to give up,
@@ -112,7 +118,12 @@ class Target:
         self._retired = False
 
     def __repr__(self) -> str:
-        return f"<Target {self.url} open={self._open} idle={len(self._idle)} waiting={len(self._waiters)}>"
+        return f"<Target {self.url} open={self._open} idle={self._idle_count} waiting={len(self._waiters)}>"
+
+    @property
+    def _idle_count(self) -> int:
+        """How many carry no exchange, whoever may use them next."""
+        return len(self._idle) + len(self._resting) + len(self._owned)
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
@@ -121,10 +132,20 @@ class Target:
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
-            if not connection.transport.is_closing():
+            if connection.usable:
                 self.active += 1
                 return connection
-        return None
+            connection.destroy()
+        return self._take_rested() if self._resting else None
+
+    def take_back(self, connection: ServerConnection) -> bool:
+        """Take a private connection for the next request of its client; False if it can no longer be used."""
+        self._owned.forget(connection)
+        if connection.usable:
+            self.active += 1
+            return True
+        connection.destroy()
+        return False
 
     def wait_for(self, exchange: Exchange, *, fresh: bool = False) -> Waiter | Fault:
         """Let `exchange` wait for a connection, which (or a `Fault`) is posted to it; a refusal comes at once.
@@ -136,7 +157,7 @@ class Target:
             stale, _ = self._idle.popitem()
             stale.destroy()
             self._connect(waiter)
-        elif self._open < self.pool.max_connections:
+        elif self._open < self.pool.max_connections or self._make_room():
             self._connect(waiter)
         elif self.pool.wait <= 0:
             return self._full()
@@ -149,10 +170,14 @@ class Target:
         return waiter
 
     def release(self, connection: ServerConnection) -> None:
-        """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed."""
+        """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed.
+
+        Every connection that has carried an exchange comes through here, or leaves with `surrender`.
+        """
         self.active -= 1
-        if self._retired or not connection.detach():
-            connection.destroy()
+        reasons = connection.detach()
+        if reasons or self._retired:
+            self._put_away(connection, reasons)
         elif self._waiters:
             self._offer(connection)
         else:
@@ -169,6 +194,10 @@ class Target:
         """Note that a connection has been closed, by whichever side."""
         self._open -= 1
         self._idle.pop(connection, None)
+        self._resting.forget(connection)
+        self._owned.forget(connection)
+        if connection.owner is not None:
+            connection.owner.forget(connection)
         self._connect_for_waiters()
 
     def retire(self) -> None:
@@ -176,12 +205,15 @@ class Target:
         self._retired = True
         for connection in tuple(self._idle):
             connection.destroy()
+        self._owned.close()
+        while (resting := self._resting.take_first()) is not None:
+            resting.destroy()
 
     def write_gauges(self) -> None:
         """Put the state of the pool on the scoreboard."""
         row, cell = self.row, self.cell
         row[cell + TargetCell.ACTIVE] = self.active
-        row[cell + TargetCell.IDLE] = len(self._idle)
+        row[cell + TargetCell.IDLE] = self._idle_count
         row[cell + TargetCell.CONNECTING] = self._dialling
 
     def trim(self) -> None:
@@ -189,12 +221,54 @@ class Target:
 
         Called once a second instead of at each release: under load the idle ones come and go by the dozen.
         """
-        for connection in tuple(islice(self._idle, max(len(self._idle) - self.pool.max_idle, 0))):
+        spare = len(self._idle) + len(self._resting) - self.pool.max_idle
+        for connection in tuple(islice(self._idle, max(spare, 0))):
             connection.destroy()
+            spare -= 1
+        while spare > 0 and (resting := self._resting.take_first()) is not None:
+            resting.discard()
+            spare -= 1
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _put_away(self, connection: ServerConnection, reasons: int) -> None:
+        """Let a connection rest, give it to the client that it belongs to, or close it."""
+        owner = connection.owner
+        if self._retired or reasons & Reason.UNFINISHED:
+            connection.destroy()
+        elif reuse.ends(reasons):
+            connection.discard()
+        elif not reasons & reuse.PRIVATE:
+            self._resting.add(connection, time.monotonic())
+        elif reasons & Reason.CHALLENGE and owner is not None and owner.keep(connection):
+            self._owned.add(connection, time.monotonic())
+        else:
+            connection.discard()
+        if self._waiters and self._open >= self.pool.max_connections:
+            self._make_room()
+
+    def _take_rested(self) -> ServerConnection | None:
+        connection = self._resting.take(time.monotonic())
+        if connection is None:
+            return None
+        if connection.usable:
+            self.active += 1
+            return connection
+        connection.destroy()
+        return None
+
+    def _make_room(self) -> bool:
+        """Close a connection that whoever waits may not have: one that rests, or somebody's own."""
+        connection = self._resting.take_first() or self._owned.take_spare(time.monotonic())
+        if connection is None:
+            return False
+        connection.discard()
+        return True
+
     def _offer(self, connection: ServerConnection) -> None:
+        if self._waiters and connection.served and not connection.usable:
+            connection.destroy()
+            return
         while self._waiters:
             exchange = self._waiters.popleft().leave()
             if exchange is not None:

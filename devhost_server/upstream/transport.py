@@ -5,21 +5,28 @@ of the gateway's coroutine, and what takes its body is a queue instead of a clie
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any, Final, cast
 
 import httpx
 
 from devhost_server.exchange import Event, Exchange
 from devhost_server.failures import CONNECT_TIMEOUT, POOL_FULL, READ_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_PROTOCOL, Fault
+from devhost_server.http import reuse
+from devhost_server.http.fields import HOP_BY_HOP, TOKEN, VALUE_BYTES, binds_connection, parse_length
 from devhost_server.http.request_head import RequestFields
+from devhost_server.http.response_head import ResponseHead
+from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.upstream.target import Target, Waiter
 from devhost_server.upstream.upstream import Upstream
 
 # What may wait for the reader of a response before the target is paused.
 _BUFFERED: Final = 256 * 1024
+
+# The caller's hop is none of the target's business (RFC 9110 §7.6.1); an upgrade could not be answered here either.
+_NOT_SENT: Final = HOP_BY_HOP | {b"host", b"connection", b"upgrade", b"te", b"trailer", b"expect"}
 
 _ERRORS: Final = {
     CONNECT_TIMEOUT: httpx.ConnectTimeout,
@@ -42,12 +49,13 @@ def _error(fault: Fault, request: httpx.Request) -> httpx.TransportError:
 class _Reader:
     """What a connection takes for the client of a call: it gathers the body, and holds the target back."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: asyncio.Event) -> None:
         self.pieces: list[bytes] = []
         self.size = 0
         self.room = asyncio.Event()  # to send more of the request
         self.room.set()
         self.transport = self
+        self._news = news
 
     def write(self, _data: bytes) -> None:
         """Ignore interim responses."""
@@ -64,33 +72,37 @@ class _Reader:
         """Take content of the response."""
         self.pieces += pieces
         self.size += sum(map(len, pieces))
-        call = cast("_Call", exchange)
-        if self.size > _BUFFERED and call.connection is not None:
-            call.connection.pause_reading()
-        call.news.set()
+        if self.size > _BUFFERED and exchange.connection is not None:
+            exchange.connection.pause_reading()
+        self._news.set()
+
+    def private_connections(self) -> None:
+        """Keep no connection that a call has authenticated: there is no client whose next call could be told."""
 
 
-class _Call(Exchange):
-    """An exchange whose events a task waits for."""
+class _Call:
+    """An exchange whose events a task waits for. Its `exchange` is what connections see."""
 
-    __slots__ = ("closed", "events", "news", "reader")
-
-    def __init__(self, method: bytes, path: bytes, fields: RequestFields) -> None:
-        self.reader = _Reader()
-        super().__init__(cast("Any", self.reader), method, path, fields, 0.0)
-        self.events: list[object] = []
+    def __init__(self, request: httpx.Request, method: bytes, path: bytes, fields: RequestFields) -> None:
+        self.request = request
         self.news = asyncio.Event()
-        self.closed = False
+        self.events: list[object] = []
+        self.reader = _Reader(self.news)
+        self.fields = fields
+        self.exchange = Exchange(cast("Any", self.reader), method, path, fields, time.monotonic())
+        self.exchange.request_complete = not fields.has_body
+        self.exchange.run(self._listen())
 
-    def post(self, event: object) -> None:
-        """Wake the task."""
-        self.events.append(event)
-        self.news.set()
+    async def _listen(self) -> None:
+        """Take down what is posted, until the call is over."""
+        while (event := await self.exchange.event()) is not None:
+            self.events.append(event)
+            self.news.set()
 
-    @property
-    def over(self) -> bool:
-        """Whether nobody waits any more."""
-        return self.closed
+    def end(self) -> None:
+        """Take no more events; waiters pass over it from now on."""
+        if not self.exchange.over:
+            self.exchange.post(None)
 
     async def next(self) -> object:
         """Wait for the next event."""
@@ -99,26 +111,66 @@ class _Call(Exchange):
             await self.news.wait()
         return self.events.pop(0)
 
-    async def response_head(self, request: httpx.Request) -> None:
-        """Wait for the head of the response. Raises httpx's exception for a fault."""
-        event = await self.next()
+    def checked(self, event: object) -> object:
+        """Return an event; raise httpx's exception for a fault, and what the request's body raised."""
         if isinstance(event, Fault):
-            raise _error(event, request)
+            raise _error(event, self.request)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def send(self, connection: ServerConnection, lines: list[bytes]) -> None:
+        """Send the head on a connection."""
+        exchange, fields = self.exchange, self.fields
+        reasons = reuse.of_request(
+            exchange.method,
+            body=fields.has_body,
+            upgrade=False,
+            credentials=fields.credentials,
+            bodies_read=connection.target.pool.reuse_after_body,
+            challenged=False,
+        )
+        if reasons & Reason.BODY:
+            lines.append(b"Connection: close")
+        exchange.sent_at = time.monotonic()
+        exchange.attach(connection, b"\r\n".join(lines) + b"\r\n\r\n", None, reasons)
+
+    async def upload(self) -> None:
+        """Send the body of the request, as fast as the target takes it; what it raises becomes an event."""
+        exchange = self.exchange
+        if exchange.request_complete:
+            return
+        try:
+            async for piece in cast("httpx.AsyncByteStream", self.request.stream):
+                await self.reader.room.wait()
+                if piece:
+                    exchange.upload(piece)
+            exchange.upload_complete(b"")
+        except Exception as error:
+            exchange.post(error)
+
+    async def response_head(self) -> ResponseHead:
+        """Wait for the head of the response. Raises what `checked` does."""
+        self.checked(await self.next())
+        head = self.exchange.response
+        if head is None or head.status == 101:
+            raise httpx.RemoteProtocolError("the target switched protocols unasked", request=self.request)
+        return head
 
 
 class _Body(httpx.AsyncByteStream):
     """The body of a response; closing it gives the connection back."""
 
-    def __init__(self, call: _Call, target: Target, connection: ServerConnection, request: httpx.Request) -> None:
+    def __init__(self, call: _Call, connection: ServerConnection, upload: asyncio.Task[None]) -> None:
         self._call = call
-        self._target = target
         self._connection = connection
-        self._request = request
-        self._complete = call.finished_early
+        self._upload = upload
+        self._complete = call.exchange.finished_early
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         call, reader = self._call, self._call.reader
-        for piece in call.first_pieces:
+        for piece in call.exchange.first_pieces:
             yield piece
         while True:
             while reader.pieces:
@@ -132,18 +184,22 @@ class _Body(httpx.AsyncByteStream):
                 call.news.clear()
                 await call.news.wait()
                 continue
-            event = call.events.pop(0)
-            if isinstance(event, Fault):
-                raise _error(event, self._request)
-            self._complete = event is Event.FINISHED
+            self._complete = call.checked(call.events.pop(0)) is Event.FINISHED
 
     async def aclose(self) -> None:
         """Give the connection back, or destroy it if the body was not read to its end."""
-        if not self._call.closed:
-            self._call.closed = True
-            if not self._complete or not self._call.request_complete:
-                self._connection.reusable = False
-            self._target.release(self._connection)
+        if not self._closed:
+            self._closed = True
+            self._upload.cancel()
+            _give_back(self._call, self._connection, whole=self._complete)
+
+
+def _give_back(call: _Call, connection: ServerConnection, *, whole: bool) -> None:
+    """End a call; its connection may be used again if the exchange was `whole` and nothing else speaks against it."""
+    call.end()
+    if not whole or not call.exchange.request_complete:
+        connection.reasons |= Reason.UNFINISHED
+    connection.target.release(connection)
 
 
 class PoolTransport(httpx.AsyncBaseTransport):
@@ -158,34 +214,31 @@ class PoolTransport(httpx.AsyncBaseTransport):
         target = upstream.pick() if upstream is not None else None
         if target is None:
             raise httpx.UnsupportedProtocol(f"there is no upstream called {request.url.host}", request=request)
-        call, head = _prepare(request, target)
-        connection = await self._acquire(call, target, request)
-        uploading: asyncio.Task[None] | None = None
+        call, lines = _prepare(request, target)
+        connection = await self._acquire(call, target)
+        upload: asyncio.Task[None] | None = None
         try:
-            connection.begin(call, head)
-            call.connection = connection
-            uploading = asyncio.create_task(_upload(request, call, connection))
-            await call.response_head(request)
+            call.send(connection, lines)
+            upload = asyncio.create_task(call.upload())
+            head = await call.response_head()
         except BaseException:
-            if uploading is not None:
-                uploading.cancel()
-            call.closed = True
-            connection.reusable = False
-            target.release(connection)
+            if upload is not None:
+                upload.cancel()
+            _give_back(call, connection, whole=False)
             raise
-        return _response(call, _Body(call, target, connection, request))
+        return _response(head, _Body(call, connection, upload))
 
-    async def _acquire(self, call: _Call, target: Target, request: httpx.Request) -> ServerConnection:
+    async def _acquire(self, call: _Call, target: Target) -> ServerConnection:
         connection = target.take()
         if connection is not None:
             return connection
-        waiter = target.wait_for(call)
+        waiter = target.wait_for(call.exchange)
         event: object = waiter
         if isinstance(waiter, Waiter):
             try:
                 event = await call.next()
             except BaseException:
-                call.closed = True
+                call.end()
                 waiter.leave()
                 for late in call.events:
                     if isinstance(late, ServerConnection):
@@ -193,47 +246,46 @@ class PoolTransport(httpx.AsyncBaseTransport):
                 raise
         if isinstance(event, ServerConnection):
             return event
-        raise _error(cast("Fault", event), request)
+        call.end()
+        raise _error(cast("Fault", event), call.request)
 
 
-def _prepare(request: httpx.Request, target: Target) -> tuple[_Call, bytes]:
-    """Build the head of a call; httpx has framed it, and its Host becomes the target's."""
+def _prepare(request: httpx.Request, target: Target) -> tuple[_Call, list[bytes]]:
+    """Give a call and the lines of its head; httpx has framed it, and its Host becomes the target's.
+
+    What belongs to a hop stays on the caller's. Raises `httpx.LocalProtocolError` for what is no valid request.
+    """
     fields = RequestFields([])
-    lines = []
-    for name, value in request.headers.raw:
-        lowered = name.lower()
-        if lowered == b"content-length":
-            fields.length = int(value)
-        elif lowered == b"transfer-encoding":
-            fields.chunked = True
-        elif lowered in (b"host", b"connection"):
-            continue
-        lines.append(name + b": " + value)
     path = target.base_path + request.url.raw_path
     method = request.method.encode()
-    head = b"\r\n".join((method + b" " + path + b" HTTP/1.1", b"Host: " + target.authority, *lines)) + b"\r\n\r\n"
-    call = _Call(method, path, fields)
-    call.request_complete = not fields.has_body
-    return call, head
+    lines = [method + b" " + path + b" HTTP/1.1", b"Host: " + target.authority]
+    for name, value in request.headers.raw:
+        lowered = name.lower()
+        if lowered in _NOT_SENT:
+            continue
+        if TOKEN.fullmatch(name) is None or value.translate(None, VALUE_BYTES):
+            raise httpx.LocalProtocolError(f"{name!r} is not a valid header", request=request)
+        if lowered in (b"content-length", b"transfer-encoding") and not _frames(fields, lowered, value):
+            raise httpx.LocalProtocolError("the request is not framed by one length or by chunks", request=request)
+        fields.credentials |= lowered == b"authorization" and binds_connection(value)
+        lines.append(name + b": " + value)
+    if TOKEN.fullmatch(method) is None:
+        raise httpx.LocalProtocolError(f"{method!r} is not a valid method", request=request)
+    return _Call(request, method, path, fields), lines
 
 
-async def _upload(request: httpx.Request, call: _Call, connection: ServerConnection) -> None:
-    """Send the body of a request, as fast as the target takes it."""
-    if call.request_complete:
-        return
-    with suppress(asyncio.CancelledError):
-        async for piece in cast("httpx.AsyncByteStream", request.stream):
-            await call.reader.room.wait()
-            if piece:
-                connection.send_body(piece)
-        call.request_complete = True
-        connection.end_body(b"")
+def _frames(fields: RequestFields, name: bytes, value: bytes) -> bool:
+    """Take in what frames the body; False if it does not, or not alone."""
+    if fields.chunked or fields.length is not None:
+        return False
+    if name == b"content-length":
+        fields.length = parse_length(value)
+        return fields.length is not None
+    fields.chunked = value.lower() == b"chunked"
+    return fields.chunked
 
 
-def _response(call: _Call, body: _Body) -> httpx.Response:
-    head = call.response
-    if head is None:
-        raise ValueError(call)
+def _response(head: ResponseHead, body: _Body) -> httpx.Response:
     lines = [line.partition(b":") for line in head.forward.split(b"\r\n") if line]
     return httpx.Response(
         head.status,

@@ -115,7 +115,7 @@ class Outgoing:
         )
 
     def prepared(self) -> bytes:
-        return b"".join((b"GET", b" ", self.path, self.before, self.request_id, self.behind))
+        return b"".join((b"GET", b" ", self.path, self.before, self.request_id, self.behind, b"\r\n\r\n"))
 
     def built(self) -> bytes:
         return forward.request_head(
@@ -128,6 +128,7 @@ class Outgoing:
             peer=self.peer,
             request_id=self.request_id,
             instance=INSTANCE,
+            hop=b"\r\n\r\n",
         )
 
     def line_by_line(self) -> bytes:

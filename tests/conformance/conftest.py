@@ -79,7 +79,8 @@ def shared_gateway(upstream_listener: ScriptedUpstream) -> Iterator[Gateway]:
 
     The environment holds what must not touch the traffic: proxies for clients, as developers' machines have them.
     """
-    config = {"routes": {"wire": {"host": "*", "to": upstream_listener.url}}}
+    route = {"host": "*", "to": upstream_listener.url, "upgrades": ["websocket", "foo"]}
+    config = {"routes": {"wire": route}}
     environment = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     with Gateway(config, environment=environment) as gateway:
         yield gateway

@@ -1,6 +1,7 @@
 """The heads that are sent: they parse back, say what the gateway vouches for, and repeat nothing that was spoofed."""
 
 import ipaddress
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from devhost_server.http import forward
 from devhost_server.http.forward import Network, Peer, client_address, loops, make_peer, rewrite
-from devhost_server.http.request_head import RequestFields, parse_request_block
+from devhost_server.http.request_head import RequestFields, hop_lines, parse_request_block
 from devhost_server.http.response_head import ResponseHead, parse_response
+from devhost_server.http.reuse import Reason
 from tests.http import llhttp, near_http, ours
 
 INSTANCE = b"1a2b3c4d"
@@ -25,17 +27,25 @@ def fields_of(*lines: bytes, trusted: bool = False) -> RequestFields:
     return found
 
 
-def head_of(*lines: bytes, peer: Peer = STRANGER, host_line: bytes | None = None, old: bool = False) -> bytes:
+def head_of(
+    *lines: bytes,
+    peer: Peer = STRANGER,
+    host_line: bytes | None = None,
+    old: bool = False,
+    upgrades: frozenset[bytes] = frozenset({b"foo", b"websocket"}),
+    **decided: Any,
+) -> bytes:
     fields = fields_of(*lines, trusted=peer.trusted)
+    hop = hop_lines(fields, old=old, upgrades=upgrades, **decided)
     return forward.request_head(
         b"GET", b"/a?b", fields, old=old, host=fields.host or b"asked.test", host_line=host_line, peer=peer,
-        request_id=b"id-1", instance=INSTANCE,
+        request_id=b"id-1", instance=INSTANCE, hop=hop,
     )  # fmt: skip
 
 
-def sent(*lines: bytes, peer: Peer = STRANGER, host_line: bytes | None = None, old: bool = False) -> dict[bytes, bytes]:
+def sent(*lines: bytes, **decided: Any) -> dict[bytes, bytes]:
     """Give the fields that a target is sent, by name; a name that is there twice fails."""
-    head = head_of(*lines, peer=peer, host_line=host_line, old=old)
+    head = head_of(*lines, **decided)
     (read,) = llhttp.read_requests(head + b"0\r\n\r\n" if b"chunked" in head else head)
     pairs = [(name.lower(), value) for name, value in read.fields]
     assert len(dict(pairs)) == len(pairs), pairs
@@ -155,15 +165,46 @@ def test_the_lines_of_our_own_hop() -> None:
     assert sent(b"Host: a", b"TE: trailers")[b"connection"] == b"TE"
     upgraded = sent(b"Host: a", b"Connection: keep-alive, Upgrade", b"Upgrade: foo", b"TE: trailers")
     assert (upgraded[b"connection"], upgraded[b"upgrade"]) == (b"Upgrade, TE", b"foo")
+    closing = sent(b"Host: a", b"TE: trailers", b"Content-Length: 0", reasons=Reason.BODY)
+    assert closing[b"connection"] == b"close, TE"
     assert sent(b"Host: a", b"Expect: 100-continue", b"Content-Length: 0").get(b"expect") is None
     assert b"\r\nExpect: 100-continue\r\n" in head_of(b"Host: a", b"Expect: 100-continue", b"Content-Length: 1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "offered"),
+    [
+        (b"foo", {b"foo"}, b"foo"),
+        (b"FOO/2", {b"foo"}, b"FOO/2"),
+        (b"bar, Foo/1.1 ,, foo", {b"foo"}, b"Foo/1.1, foo"),
+        (b"TLS/1.2", {b"websocket"}, None),
+        (b"foo", set(), None),
+        (b"h2c", {b"h2c"}, None),
+        (b"H2C/1, foo, h2", {b"h2c", b"h2", b"foo"}, b"foo"),
+    ],
+)
+def test_only_what_the_route_lists_is_offered(asked: bytes, allowed: set[bytes], offered: bytes | None) -> None:
+    read = sent(b"Host: a", b"Connection: Upgrade", b"Upgrade: " + asked, upgrades=frozenset(allowed))
+    assert (read.get(b"upgrade"), read.get(b"connection")) == (offered, offered and b"Upgrade")
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_an_upgrade_is_never_offered_with_a_body(framing: bytes) -> None:
+    read = sent(b"Host: a", b"Connection: Upgrade", b"Upgrade: foo", framing)
+    assert not {b"upgrade", b"connection"} & set(read)
+
+
+def test_trailers_are_announced_only_where_they_are_passed_on() -> None:
+    lines = (b"Host: a", b"Transfer-Encoding: chunked", b"Trailer: X-A", b"trailer: X-B")
+    assert b"trailer" not in sent(*lines)
+    assert sent(*lines, trailers=True)[b"trailer"] == b"X-A, X-B"
 
 
 def test_an_old_client_neither_expects_nor_upgrades() -> None:
     head = head_of(
         b"Host: a", b"Connection: upgrade", b"Upgrade: foo", b"Expect: 100-continue", b"Content-Length: 1",
         b"TE: trailers",
-        old=True,
+        old=True, trailers=True,
     )  # fmt: skip
     names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:-2]]
     assert names[:2] == [b"Host", b"Content-Length"]

@@ -15,6 +15,8 @@ from devhost_server.http.request_head import (
 from tests.http import llhttp, near_http, ours
 
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: sentinel\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked"
+CHUNKED = b"Transfer-Encoding: chunked"
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 # Where the two readers are known to differ: llhttp has a closed list of methods and refuses the rest, refuses
@@ -169,6 +171,9 @@ def test_what_is_decided_on_is_read() -> None:
         ([b"Connection: upgrade", b"Upgrade: websocket"], 400),
         ([b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: c2hvcnQ="], 400),
         ([b"Connection: upgrade", b"Upgrade: websocket", *[b"Sec-WebSocket-Key: " + KEY] * 2], 400),
+        ([b"Connection: upgrade", b"Upgrade: foo, WebSocket/13"], 400),
+        ([b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + KEY, b"Content-Length: 1"], 400),
+        ([b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + KEY, CHUNKED], 400),
     ],
 )  # fmt: skip
 def test_fields_that_are_refused(lines: list[bytes], status: int) -> None:
@@ -208,6 +213,22 @@ def test_an_upgrade_to_http2_is_ignored(protocol: bytes) -> None:
     fields = fields_of(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + protocol, b"HTTP2-Settings: AAA")
     assert fields.upgrade is None
     assert fields.forward == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "binds"),
+    [
+        (b"Authorization: NTLM TlRMTVNTUAAB", True),
+        (b"AUTHORIZATION: negotiate  YII", True),
+        (b"Authorization: Negotiate", True),
+        (b"Authorization: Basic TlRMTQ==", False),
+        (b"Authorization: NTLMish x", False),
+        (b"Proxy-Authorization: NTLM TlRMTVNTUAAB", False),
+    ],
+)
+def test_credentials_that_authenticate_a_connection(line: bytes, binds: bool) -> None:
+    fields = fields_of(b"Host: a", line)
+    assert (fields.credentials, fields.plain) == (binds, not binds)
 
 
 def test_persistence_is_what_connection_says() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from devhost_server.failures import Fault
 from devhost_server.http.response_head import ResponseHead, parse_response
+from devhost_server.http.reuse import Reason
 from tests.http import llhttp, near_http, ours
 
 SENTINEL = b"HTTP/1.1 418 sentinel\r\nContent-Length: 0\r\n\r\n"
@@ -188,3 +189,21 @@ def test_no_other_reader_finds_another_response(stream: bytes) -> None:
 def test_no_other_reader_finds_another_length(status: bytes, body: bytes) -> None:
     for framing in near_http.announced(body):
         compare(b"HTTP/1.1 " + status + b"\r\n" + framing + b"\r\n" + body + SENTINEL)
+
+
+@pytest.mark.parametrize(
+    ("line", "reasons"),
+    [
+        (b"WWW-Authenticate: NTLM", Reason.CHALLENGE),
+        (b"www-authenticate: negotiate oYG2", Reason.CHALLENGE),
+        (b'WWW-Authenticate: Basic realm="x", Negotiate', Reason.CHALLENGE),
+        (b"Proxy-Authenticate: NTLM TlRMTVNTUAAC", Reason.CHALLENGE),
+        (b'WWW-Authenticate: Basic realm="NTLM"', 0),
+        (b"WWW-Authenticate: Bearer", 0),
+        (b"Connection: close", Reason.CLOSE),
+    ],
+)
+def test_what_a_head_means_for_its_connection(line: bytes, reasons: int) -> None:
+    head = parse_response(b"HTTP/1.1 401 No", b"\r\n" + line)
+    assert isinstance(head, ResponseHead)
+    assert head.reasons == reasons

@@ -1,6 +1,7 @@
 """A target's connections, against real servers on loopback."""
 
 import asyncio
+import os
 import random
 import re
 import resource
@@ -15,7 +16,9 @@ import uvloop
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange
 from devhost_server.failures import Fault
+from devhost_server.http.private import PrivateConnections
 from devhost_server.http.request_head import RequestFields
+from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
@@ -157,6 +160,14 @@ async def used(target: Target, connection: ServerConnection) -> int:
     return int(b"".join(asker.exchange.first_pieces))
 
 
+async def carried(target: Target, connection: ServerConnection) -> None:
+    """Carry one exchange over a connection, and give it back."""
+    asker = Asker()
+    connection.begin(asker.exchange, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await until(lambda: asker.events)
+    target.release(connection)
+
+
 # --- the target ------------------------------------------------------------------------------------------------------
 
 BOARD = Scoreboard(Capacity(1, 1, 1, 1))
@@ -240,6 +251,158 @@ def test_a_connection_that_the_server_has_closed_is_not_given(play: Play) -> Non
     play(scene)
 
 
+def send_unseen(server: Server, data: bytes) -> None:
+    """Send bytes that no event loop has had a turn to notice."""
+    os.write(server.transport.get_extra_info("socket").fileno(), data)
+
+
+def test_a_connection_is_looked_at_before_it_is_given(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=2)
+            one, other = await connected(target), await connected(target)
+            await used(target, one)
+            number = await used(target, other)
+            send_unseen(house.live[number], b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            assert target.take() is one
+            await until(lambda: state(target) == (1, 0, 0))
+
+    play(scene)
+
+
+def test_a_connection_is_looked_at_before_the_next_in_line_gets_it(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=1, wait=5)
+            connection = await connected(target)
+            asker = Asker()
+            connection.begin(asker.exchange, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await until(lambda: asker.events)
+            waiting = ask(target)
+            send_unseen(house.live[1], b"x")
+            target.release(connection)
+            await until(lambda: waiting.events)
+            assert waiting.connection is not connection
+            assert house.count == 2
+
+    play(scene)
+
+
+BARE = b"HTTP/1.1 204 None\r\n\r\n"
+
+
+async def rested(target: Target, connection: ServerConnection) -> None:
+    """Wait until a connection has rested, and take it."""
+    await until(lambda: target.take() is connection)
+
+
+def test_after_an_answer_without_a_body_a_connection_rests(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            house.answer = BARE
+            target = target_for(house)
+            one = await connected(target)
+            await carried(target, one)
+            assert state(target) == (1, 1, 0)
+            assert target.take() is None
+            await rested(target, one)
+            await carried(target, one)
+            house.answer = b""
+            other = await connected(target)
+            assert other is not one
+            await used(target, other)
+            assert target.take() is other, "one that need not rest goes first"
+
+    play(scene)
+
+
+def test_what_comes_while_a_connection_rests_destroys_it(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            house.answer = BARE
+            target = target_for(house)
+            await carried(target, await connected(target))
+            house.live[1].transport.write(b"evil")
+            await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
+@pytest.mark.parametrize("wait", [0, 5])
+def test_a_resting_connection_makes_room(play: Play, wait: float) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            house.answer = BARE
+            target = target_for(house, max_connections=1, wait=wait)
+            await carried(target, await connected(target))
+            late = ask(target)
+            await until(lambda: late.events)
+            if wait:
+                patient = ask(target)
+                await carried(target, late.connection)
+                await until(lambda: patient.events)
+                assert isinstance(patient.connection, ServerConnection)
+            assert house.count == (3 if wait else 2)
+            await until(lambda: len(house.live) == 1)
+
+    play(scene)
+
+
+def test_retiring_closes_what_rests_and_what_is_private(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            house.answer = BARE
+            target = target_for(house)
+            one, other = await connected(target), await connected(target)
+            await carried(target, one)
+            other.owner = PrivateConnections()
+            other.reasons |= Reason.CHALLENGE
+            await carried(target, other)
+            assert (state(target), len(other.owner)) == ((2, 2, 0), 1)
+            target.retire()
+            await until(lambda: state(target) == (0, 0, 0) and not house.live)
+            assert len(other.owner) == 0
+
+    play(scene)
+
+
+def test_a_private_connection_goes_to_its_owner_alone(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=2)
+            connection = await connected(target)
+            mine = connection.owner = PrivateConnections()
+            connection.reasons |= Reason.CHALLENGE
+            await used(target, connection)
+            assert target.take() is None
+            assert mine.choose((target,)) is target
+            assert mine.take(target) is connection
+            assert target.active == 1
+            await used(target, connection)
+            send_unseen(house.live[1], b"x")
+            assert mine.take(target) is None
+            await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
+def test_a_private_connection_ends_with_its_client(play: Play) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house)
+            one, other = await connected(target), await connected(target)
+            mine = one.owner = other.owner = PrivateConnections()
+            one.reasons |= Reason.CHALLENGE
+            other.reasons |= Reason.CHALLENGE
+            await used(target, one)
+            mine.close()
+            await until(lambda: state(target) == (1, 0, 0))
+            await used(target, other)
+            await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
 @pytest.mark.parametrize("surplus", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"])
 def test_a_connection_that_says_something_unasked_is_destroyed(play: Play, surplus: bytes) -> None:
     async def scene() -> None:
@@ -279,7 +442,7 @@ def test_no_more_connections_than_allowed_and_the_next_in_line_is_first(play: Pl
             await used(target, first[0])
             assert line[1].connection is first[0]
             assert house.count == 2
-            first[0].reusable = False
+            first[0].reasons |= Reason.UNFINISHED
             target.release(first[0])  # room for a new connection, which is for the one who waits
             await until(lambda: line[2].events)
             assert line[2].connection is not first[0]
@@ -711,7 +874,7 @@ class Commotion:
     async def spoil(self) -> None:
         connection = self._taken()
         if connection is not None:
-            connection.reusable = False
+            connection.reasons |= Reason.UNFINISHED
             self.target.release(connection)
 
     async def tunnel(self) -> None:

@@ -236,3 +236,116 @@ def test_each_process_builds_its_own_client_when_it_first_asks() -> None:
         os.close(writer)
 
     with_server(echo, test)
+
+
+@pytest.mark.parametrize("when", ["at once", "after a piece"])
+def test_a_body_that_fails_is_the_callers_error_and_ends_the_connection(when: str) -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def failing() -> AsyncIterator[bytes]:
+        if when == "after a piece":
+            yield b"x"
+        raise LookupError("the caller's own")
+        yield b""
+
+    async def test(bench: Bench) -> None:
+        with pytest.raises(LookupError, match="the caller's own"):
+            await bench.pool.client().post("http://app/", content=failing())
+        target = bench.upstream.targets[0]
+        assert (target.active, "idle=0" in repr(target)) == (0, True)
+
+    with_server(silent, test)
+
+
+def test_a_body_that_fails_after_the_answer_began_fails_its_reader() -> None:
+    go = asyncio.Event()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin")
+        await reader.read()
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"x"
+        await go.wait()
+        raise LookupError("the caller's own")
+
+    async def test(bench: Bench) -> None:
+        async with bench.pool.client().stream("POST", "http://app/", content=failing()) as response:
+            go.set()
+            with pytest.raises(LookupError, match="the caller's own"):
+                await response.aread()
+        assert "idle=0" in repr(bench.upstream.targets[0])
+
+    with_server(early, test)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "content", "kept"),
+    [
+        ("GET", {}, None, True),
+        ("POST", {}, b"x", True),
+        ("GET", {}, b"x", False),
+        ("REPORT", {}, b"x", False),
+        ("GET", {"Authorization": "Negotiate YII"}, None, False),
+        ("GET", {"Upgrade": "foo", "Connection": "Upgrade", "TE": "trailers", "Keep-Alive": "1"}, None, True),
+    ],
+)
+def test_what_is_used_again_is_decided_as_for_traffic(
+    method: str, headers: dict[str, str], content: bytes | None, kept: bool
+) -> None:
+    async def test(bench: Bench) -> None:
+        answer = await bench.pool.client().request(method, "http://app/", headers=headers, content=content)
+        assert (b"Connection: close" in answer.content) is (content is not None and not kept)
+        for name in (b"upgrade:", b"te:", b"keep-alive"):
+            assert name not in answer.content.lower(), "what belongs to a hop stays there"
+        assert f"idle={int(kept)}" in repr(bench.upstream.targets[0])
+
+    with_server(echo, test)
+
+
+def test_a_target_that_authenticates_connections_is_asked_on_new_ones() -> None:
+    async def challenging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 401 No\r\nWWW-Authenticate: NTLM\r\nContent-Length: 2\r\n\r\nno")
+        await reader.read()
+
+    async def test(bench: Bench) -> None:
+        assert (await bench.pool.client().get("http://app/")).status_code == 401
+        assert "idle=0" in repr(bench.upstream.targets[0])
+
+    with_server(challenging, test)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X": "a\r\nContent-Length: 1"},
+        {"X y": "a"},
+        {"Content-Length": "1", "Transfer-Encoding": "chunked"},
+        {"Content-Length": "+1"},
+        {"Transfer-Encoding": "gzip"},
+    ],
+)
+def test_what_is_no_valid_request_is_not_sent(headers: dict[str, str]) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(httpx.LocalProtocolError):
+            await bench.pool.client().get("http://app/", headers=headers)
+        assert "open=0" in repr(bench.upstream.targets[0])
+
+    with_server(echo, test)
+
+
+def test_a_switch_of_protocols_is_an_error() -> None:
+    async def switching(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+        await reader.read()
+
+    async def test(bench: Bench) -> None:
+        with pytest.raises(httpx.RemoteProtocolError, match="unasked"):
+            await bench.pool.client().get("http://app/")
+        assert "idle=0" in repr(bench.upstream.targets[0])
+
+    with_server(switching, test)
