@@ -1,7 +1,6 @@
 """Every pair of files in `corpus/`: bytes, and what must become of them (see corpus/README.md)."""
 
 import json
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support import RawClient, Received, Response, ScriptedUpstream, wait_until
+from tests.support.corpus import CORPUS, unescape
 from tests.support.door import WireUnderTest
 from tests.support.messages import split_requests
-
-CORPUS = Path(__file__).parent / "corpus"
-_ESCAPE = re.compile(rb"\\(?:(r)|(n)|(t)|(\\)|x([0-9a-f]{2}))")
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,6 @@ class Expectation:
     closed: bool = False
     or_refused: tuple[int, ...] = ()
     interim: tuple[int, ...] = ()
-
-
-def unescape(text: bytes) -> bytes:
-    """The bytes a .http file stands for."""
-    simple = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
-
-    def value(found: re.Match[bytes]) -> bytes:
-        return bytes([int(found[5], 16)]) if found[5] else simple[next(group for group in found.groups() if group)]
-
-    return _ESCAPE.sub(value, text.replace(b"\n", b""))
 
 
 def load(path: Path) -> Expectation:
