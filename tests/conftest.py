@@ -14,6 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--peer", choices=["devhost", *peers.NAMES], default="devhost", help="the proxy under test")
     group.addoption("--case-report", metavar="FILE", help="write the outcome of every conformance case to a JSON file")
     group.addoption("--fuzz-seconds", type=float, default=900, help="how long the fuzz tests marked long run together")
+    security = parser.getgroup("security")
+    security.addoption("--security-seed", type=int, default=1, help="of the random changes in tests/security")
+    security.addoption("--security-mutations", type=int, default=100_000, help="how many the long fuzz there tries")
 
 
 @pytest.fixture(scope="session")

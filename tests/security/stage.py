@@ -21,6 +21,7 @@ FORBIDDEN = "/admin"
 _NUMBERS = itertools.count(1)
 _TAGS = itertools.count(1)
 _TAG = re.compile("t[0-9]+x")
+_ENOUGH = 20  # harms
 _GRACE = 0.005  # seconds for what comes behind a whole answer
 
 
@@ -123,6 +124,11 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {self.host} {len(self.harms)} harms>"
+
+    @property
+    def lost(self) -> bool:
+        """Whether so much went wrong that more would say nothing new, and only take time."""
+        return len(self.harms) >= _ENOUGH
 
     def harm(self, what: str) -> None:
         """Note it."""

@@ -26,6 +26,8 @@ def attack(lane: Lane, watch: Watch, family: str, which: Iterable[int]) -> None:
         for at in which:
             tag = new_tag()
             found = list(build(Words(lane.host, tag)))[at]
+            if lane.lost:
+                break
             if found.posts and not lane.server.kind.reads_post:
                 continue
             lane.after = found.name
