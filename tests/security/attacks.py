@@ -39,13 +39,17 @@ BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND", "FOO")
 class Attack:
     """One attack: an answer is waited for between its parts.
 
-    `posts` says that it works against servers that leave the body of a POST unread, against which only
-    `reuse_after_body: false` helps.
+    `lazy` says that it needs an application which leaves the body of a POST or PUT unread.
     """
 
     name: str
     parts: tuple[bytes, ...]
-    posts: bool = False
+    lazy: bool = False
+
+    @property
+    def posts(self) -> bool:
+        """Whether it needs a POST or PUT at all."""
+        return any(b"POST " in part or b"PUT " in part for part in self.parts)
 
 
 class Words:
@@ -145,15 +149,15 @@ def unread(words: Words) -> Iterator[Attack]:
         for fields in ((), (b"Expect: 100-continue",)):
             for hidden in (words.hidden, words.open):
                 how = f"POST {path} {'expecting ' * bool(fields)}{'whole' if hidden is words.hidden else 'open'}"
-                yield Attack(how, (words.framed("POST", path, hidden, *fields),), posts=True)
+                yield Attack(how, (words.framed("POST", path, hidden, *fields),), lazy=True)
                 late = words.head("POST", path, *fields, b"Content-Length: %d" % len(hidden))
-                yield Attack(f"{how}, behind the answer", (late, hidden), posts=True)
+                yield Attack(f"{how}, behind the answer", (late, hidden), lazy=True)
                 padded = words.head("POST", path, *fields, b"Content-Length: %d" % (len(hidden) + 70000))
-                yield Attack(f"{how}, behind much", (padded + b"a" * 70000, hidden), posts=True)
+                yield Attack(f"{how}, behind much", (padded + b"a" * 70000, hidden), lazy=True)
             yield Attack(
                 f"POST {path} {'expecting ' * bool(fields)}chunked",
                 (words.chunked("POST", path, words.hidden, *fields),),
-                posts=True,
+                lazy=True,
             )
 
 

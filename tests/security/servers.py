@@ -55,9 +55,10 @@ class Kind:
     """One row of the table.
 
     `package` names the distribution it comes from, `program` the command that must be there; `transport` is what it
-    listens on; `chunked` says that it reads chunked uploads, `continues` that it answers `Expect: 100-continue`,
-    `websocket` and `propfind` that the application there has a WebSocket, and that method; `answers_204` that 204 and
-    304 can be answered; `reads_post` that it reads the body of a POST which the application left alone.
+    listens on; `chunked` says that it reads chunked uploads, `websocket` that the application there has one; `silent`
+    are the methods whose bodies the application there never sees. `leaves_posts` says that the body of a POST may stay
+    unread, to be taken for the next request: then it is only safe with `trusted` False, which sets
+    `reuse_after_body: false`, and without it the attacks that need such a POST are not tried.
     """
 
     name: str
@@ -66,10 +67,14 @@ class Kind:
     program: str = ""
     transport: str = "tcp"
     chunked: bool = True
-    continues: bool = True
     websocket: bool = False
-    propfind: bool = True
-    reads_post: bool = True
+    leaves_posts: bool = False
+    trusted: bool = True
+    silent: frozenset[str] = frozenset()
+
+    def reads(self, method: str) -> bool:
+        """Whether the application there sees the body of such a request."""
+        return method not in self.silent
 
     @property
     def version(self) -> str:
@@ -100,6 +105,10 @@ def _started(name: str) -> Callable[[Place], list[str]]:
     return lambda at: [sys.executable, "start.py", name, str(at.port)]
 
 
+def _plain(*, tls: bool = False) -> Callable[[Place], list[str]]:
+    return lambda at: [sys.executable, "plain.py", str(at.port), *[str(at.certificate)] * tls]
+
+
 def _tcp(at: Place) -> str:
     return f"127.0.0.1:{at.port}"
 
@@ -113,6 +122,9 @@ def _nginx(at: Place) -> list[str]:
     path.write_text((APPS / "nginx.conf").read_text().format(directory=at.directory, port=at.port, log=at.log))
     return ["nginx", "-e", "stderr", "-p", str(at.directory), "-c", str(path)]
 
+
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"})
+_ALL = _BODILESS | {"POST", "PUT"}
 
 KINDS = (
     Kind("uvicorn-httptools", _uvicorn("--http", "httptools"), "uvicorn", websocket=True),
@@ -146,21 +158,19 @@ KINDS = (
         websocket=True,
     ),
     Kind("waitress", _started("waitress"), "waitress"),
-    Kind("cheroot", _started("cheroot"), "cheroot"),
+    # Drains what its application left of a body with a length, but not of one in chunks.
+    Kind("cheroot", _started("cheroot"), "cheroot", leaves_posts=True),
+    Kind("cheroot-untrusted", _started("cheroot"), "cheroot", leaves_posts=True, trusted=False),
     Kind("werkzeug", _started("werkzeug"), "werkzeug"),
-    Kind("http-server", lambda at: [sys.executable, "plain.py", str(at.port)], chunked=False, reads_post=False),
-    Kind(
-        "http-server-tls",
-        lambda at: [sys.executable, "plain.py", str(at.port), str(at.certificate)],
-        transport="tls",
-        chunked=False,
-        reads_post=False,
-    ),
+    # Knows nothing of chunks, so that each of them is a body unread.
+    Kind("http-server", _plain(), chunked=False, silent=_BODILESS, leaves_posts=True),
+    Kind("http-server-tls", _plain(tls=True), transport="tls", chunked=False, silent=_BODILESS, leaves_posts=True),
+    Kind("http-server-untrusted", _plain(), chunked=False, silent=_BODILESS, leaves_posts=True, trusted=False),
     Kind("aiohttp", _started("aiohttp"), "aiohttp", websocket=True),
     Kind("tornado", _started("tornado"), "tornado", websocket=True),
     Kind("node", lambda at: ["node", "who.js", str(at.port)], program="node"),
-    Kind("php", lambda at: ["php", "-S", _tcp(at), "who.php"], program="php", chunked=False, continues=False),
-    Kind("nginx", _nginx, program="nginx"),
+    Kind("php", lambda at: ["php", "-S", _tcp(at), "who.php"], program="php", chunked=False),
+    Kind("nginx", _nginx, program="nginx", silent=_ALL),
 )
 NAMES = tuple(kind.name for kind in KINDS)
 

@@ -33,9 +33,10 @@ def gateway_config(servers: Servers, workers: int = 1) -> dict[str, Any]:
     upstreams: dict[str, Any] = {}
     routes: dict[str, Any] = {"forbidden": {"host": "*", "path": FORBIDDEN, "respond": {"status": 403}}}
     for server in servers.by_name.values():
+        untrusted = {} if server.kind.trusted else {"reuse_after_body": False}
         for pool, options in POOLS.items():
             name = f"{server.kind.name}-{pool}"
-            upstreams[name] = {"targets": [server.url], "pool": {**options, "wait": "10s"}}
+            upstreams[name] = {"targets": [server.url], "pool": {**options, **untrusted, "wait": "10s"}}
             host = f"{server.kind.name}.{pool}.test"
             routes[name] = {"host": host, "upstream": name}
             routes[f"{name}-forbidden"] = {"host": host, "path": FORBIDDEN, "respond": {"status": 403}}
@@ -155,18 +156,10 @@ class Lane:
             return bytes(client.received)
         return b""
 
-    def settle(self) -> None:
-        """Wait until the server executes nothing more, asking as a victim meanwhile."""
+    def ask_afterwards(self) -> None:
+        """Let a newcomer ask."""
         with contextlib.closing(Victim(self.gateway.port, self.host)) as victim:
-            for _ in range(3):
-                self.check(victim)
-        sizes: list[int] = []
-
-        def is_still() -> bool:
-            sizes.append(self.server.place.log.stat().st_size)
-            return len(sizes) > 2 and len(set(sizes[-3:])) == 1
-
-        wait_until(is_still, 10, f"{self.server.kind.name} being at rest")
+            self.check(victim, 3)
 
 
 class Watch:
@@ -177,6 +170,16 @@ class Watch:
         self.harms: list[Harm] = []
         self.senders: dict[str, tuple[str, str]] = {}  # by tag: the lane, and what was sent
         _, self._mark = server.executed()
+
+    def settle(self) -> None:
+        """Wait until the server executes nothing more."""
+        sizes: list[int] = []
+
+        def is_still() -> bool:
+            sizes.append(self.server.place.log.stat().st_size)
+            return len(sizes) > 3 and len(set(sizes[-4:])) == 1
+
+        wait_until(is_still, 20, f"{self.server.kind.name} being at rest")
 
     def check(self) -> list[Executed]:
         """Note each executed request that is no one's own, and return all since the last call."""

@@ -111,7 +111,11 @@ def test_nobody_is_served_as_another(
         for _ in range(3):
             with Person(auth_gateway, pool) as stranger:
                 assert stranger.ask().status in {401, 503}, "served as the first"
-        assert first.ask(method="POST", body=b"hello").body.decode() == first.name, "and lasts, as its owner expects"
+        again = first.ask(method="POST", body=b"hello")
+        if pool == "one":  # there the strangers' connection may have had to take the place of the first one's
+            assert again.status in {401, 503} or again.body.decode() == first.name
+        else:
+            assert again.body.decode() == first.name, "and lasts, as its owner expects"
     for _ in range(3):
         with Person(auth_gateway, pool) as stranger:
             assert stranger.ask().status in {401, 503}, "served as the first, who has left"
@@ -150,7 +154,7 @@ def test_a_ticket_that_needs_no_challenge_is_nobody_elses_either(
 def test_credentials_that_come_with_each_request_share_connections(
     auth_gateway: Gateway, upstream: ScriptedUpstream, challenge: str
 ) -> None:
-    upstream.serve(lambda connection, _: connection.respond(401, b"", WWW_Authenticate=challenge))
+    upstream.serve(lambda connection, _: connection.respond(401, b"denied", WWW_Authenticate=challenge))
     with ExitStack() as stack:
         people = [stack.enter_context(Person(auth_gateway, "default")) for _ in range(4)]
         for person in people:

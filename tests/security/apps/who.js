@@ -17,7 +17,8 @@ function answer(request, response, body) {
   });
   fs.writeSync(log, line + '\n');
   const said = url.searchParams.get('say');
-  const content = said ? Buffer.from(said, 'latin1') : Buffer.from(line);
+  const trailers = JSON.stringify({ trailers: request.trailers });
+  const content = said ? Buffer.from(said, 'latin1') : Buffer.from(url.pathname === '/trailers' ? trailers : line);
   response.writeHead(status, { 'Content-Type': 'application/json' });
   if (!url.searchParams.has('late')) return response.end(content);
   const half = content.length >> 1;
