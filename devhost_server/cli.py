@@ -10,11 +10,13 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any, Final, NoReturn, TextIO, cast
 
 import click
@@ -31,7 +33,8 @@ from devhost_server.config.schema import json_schema
 from devhost_server.config.show import differences, flat, in_effect, placer, select, to_yaml
 from devhost_server.options import Bind, parse_bind
 from devhost_server.secrecy import masked
-from devhost_server.units import printable
+from devhost_server.units import printable, render_duration
+from devhost_server.upstream.options import UpstreamTimeouts
 
 # How long a gateway may take to answer. A reload is done when every worker serves it, which a busy machine delays.
 READ_TIMEOUT: Final = 10.0
@@ -246,14 +249,26 @@ def check(*, as_json: bool) -> None:
         sys.exit(1)
     routes = routes_as_json(loaded.settings)
     if as_json:
-        _print_json({"ok": True, "env": loaded.settings.env, "routes": routes})
+        _print_json({"ok": True, "env": loaded.settings.env, "bind": loaded.settings.server.bind, "routes": routes})
         return
-    click.echo(routes_table(routes))
+    click.echo(routes_table(routes, _width()))
     files = ", ".join(sources.show(path) for path in loaded.files) or "no file"
-    click.echo(f"\n{_counted(len(routes), 'route')}, environment {loaded.settings.env}, from {files}")
+    click.echo(f"\n{_listening(loaded.settings.server.bind)}")
+    click.echo(f"{_counted(len(routes), 'route')}, environment {loaded.settings.env}, from {files}")
 
 
 cli.add_command(Verb("validate", callback=check.callback, params=check.params[:1], help=check.help, hidden=True))
+
+
+def _listening(binds: Iterable[str]) -> str:
+    return printable(f"listens on {', '.join(map(_described, binds))}")
+
+
+def _described(bind: str) -> str:
+    try:
+        return parse_bind(bind).described
+    except ValueError:  # a secret, of all things: what is shown instead is no address
+        return bind
 
 
 def problem_as_json(problem: Any) -> dict[str, Any]:
@@ -267,8 +282,10 @@ def routes_as_json(settings: Settings) -> list[dict[str, Any]]:
     shown = settings.shown()
     return [
         {
-            **{key: value for key, value in shown["routes"][name].items() if key != "strip_prefix"},
+            **shown["routes"][name],
             "targets": shown["upstreams"][route.upstream]["targets"] if route.upstream else [],
+            "timeouts": shown["routes"][name]["timeouts"]
+            or (shown["upstreams"][route.upstream]["timeouts"] if route.upstream else None),
         }
         for name, route in settings.routes.items()
     ]
@@ -497,8 +514,9 @@ def routes(*, as_json: bool) -> None:
     if as_json:
         _print_json(answer)
         return
-    click.echo(routes_table(answer["routes"]))
-    click.echo(f"\n{_counted(len(answer['routes']), 'route')}, generation {answer['generation']}")
+    click.echo(routes_table(answer["routes"], _width()))
+    click.echo(f"\n{_listening(answer['bind'])}" if answer.get("bind") else "")
+    click.echo(f"{_counted(len(answer['routes']), 'route')}, generation {answer['generation']}")
 
 
 @cli.command()
@@ -575,20 +593,73 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay out a table; columns that would be empty are left out, the last one is not padded."""
-    cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
-    used = [column for column in range(len(head)) if not cells or any(row[column] for row in cells)]
-    lines = [[head[column].upper() for column in used], *([row[column] for column in used] for row in cells)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(used))]
-    texts = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([click.style(texts[0], bold=True), *texts[1:]])
+# What few routes have, and is written below them where there is no room beside them.
+_ASIDE: Final = ("methods", "headers", "time-outs", "owner")
 
 
-def routes_table(routes: Iterable[Mapping[str, Any]]) -> str:
+def _width() -> int | None:
+    """Return how wide a table may be: the terminal's width, None where a program reads it line by line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None, aside: Collection[str] = ()
+) -> str:
+    """Lay out a table; columns that would be empty are left out, the last one is not padded.
+
+    A cell may be a list. If the table is wider than `width`, the items of a list stand below one another; if it still
+    is, the columns in `aside` are written below each row.
+    """
+    cells = [[_items(cell) for cell in row] for row in rows]
+    used = [column for column in range(len(head)) if not cells or any(any(row[column]) for row in cells)]
+    joined = [[[", ".join(cell)] for cell in row] for row in cells]
+    below: list[list[str]] = [[] for _ in cells]
+    blocks = _laid_out(head, used, joined)
+    if width is not None and _widest(blocks) > width:
+        blocks = _laid_out(head, used, cells)
+    if width is not None and _widest(blocks) > width and aside:
+        below = [_notes(head, used, row, aside) for row in joined]
+        used = [column for column in used if head[column] not in aside]
+        blocks = _laid_out(head, used, joined)
+        blocks = blocks if _widest(blocks) <= width else _laid_out(head, used, cells)
+    lines = [line for block, notes in zip(blocks[1:], below, strict=True) for line in (*block, *notes)]
+    return "\n".join([click.style(blocks[0][0], bold=True), *lines])
+
+
+def _items(cell: object) -> list[str]:
+    if isinstance(cell, list | tuple):
+        return [printable(str(item)) for item in cell]
+    return ["" if cell is None else printable(str(cell))]
+
+
+def _laid_out(head: Sequence[str], used: Sequence[int], rows: Iterable[Sequence[Sequence[str]]]) -> list[list[str]]:
+    """Return the lines of the head and of each row, for cells that may have several."""
+    shown: list[list[Sequence[str]]] = [
+        [[head[column].upper()] for column in used],
+        *([row[column] for column in used] for row in rows),
+    ]
+    widths = [max(len(line) for cell in column for line in (*cell, "")) for column in zip(*shown, strict=True)]
+    return [
+        [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in zip_longest(*(cell or [""] for cell in row), fillvalue="")
+        ]
+        for row in shown
+    ]
+
+
+def _widest(blocks: Iterable[Iterable[str]]) -> int:
+    return max(len(line) for block in blocks for line in block)
+
+
+def _notes(head: Sequence[str], used: Sequence[int], row: Sequence[Sequence[str]], aside: Collection[str]) -> list[str]:
+    return [f"    {head[column]}: {row[column][0]}" for column in used if head[column] in aside and row[column][0]]
+
+
+def routes_table(routes: Iterable[Mapping[str, Any]], width: int | None = None) -> str:
     """Lay out routes as `check` and `routes` list them."""
-    head = ("route", "host", "path", "methods", "headers", "answer", "targets", "owner")
-    return table(head, [_route_row(route) for route in routes])
+    head = ("route", "host", "path", "methods", "headers", "answer", "targets", "time-outs", "owner")
+    return table(head, [_route_row(route) for route in routes], width, _ASIDE)
 
 
 def _route_row(route: Mapping[str, Any]) -> tuple[object, ...]:
@@ -597,14 +668,25 @@ def _route_row(route: Mapping[str, Any]) -> tuple[object, ...]:
     answer = f"answers {fixed['status']}" if fixed else f"upstream {route.get('upstream')}"
     return (
         route["name"],
-        ", ".join(route["hosts"]),
-        route["path"],
+        route["hosts"],
+        f"{route['path']} (cut off)" if route.get("strip_prefix") is True else route["path"],
         ",".join(route.get("methods") or ()),
-        ", ".join(f"{name}: {value}" for name, value in conditions.items()),
+        [f"{name}: {value}" for name, value in conditions.items()],
         answer,
-        ", ".join(_target(target) for target in route.get("targets") or ()),
+        [_target(target) for target in route.get("targets") or ()],
+        _unusual_timeouts(route.get("timeouts") or {}),
         route.get("owner"),
     )
+
+
+def _unusual_timeouts(timeouts: Mapping[str, Any]) -> list[str]:
+    """Write those that somebody has chosen: the others would make every table too wide."""
+    usual = UpstreamTimeouts().model_dump()
+    return [
+        f"{name} {render_duration(value) if isinstance(value, int | float) else value}"
+        for name, value in timeouts.items()
+        if value != usual.get(name)
+    ]
 
 
 def _target(target: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from devhost_server.observe import logs
 from devhost_server.observe.access_log import AccessLogError, check_destination
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
-from devhost_server.options import parse_bind
+from devhost_server.options import Bind, parse_bind
 from devhost_server.preload import preload
 from devhost_server.reload import Reloader, Report
 from devhost_server.worker import GatewayWorker
@@ -547,7 +547,7 @@ def _address_of(listener: socket.socket) -> str:
     name = listener.getsockname()
     if isinstance(name, str):
         return f"unix:{name}"
-    return f"http://[{name[0]}]:{name[1]}" if listener.family == socket.AF_INET6 else f"http://{name[0]}:{name[1]}"
+    return Bind(host=name[0], port=name[1]).described
 
 
 def _raise_file_limit() -> None:

@@ -107,6 +107,18 @@ class Bind:
         address = _ip(self.host)
         return address is not None and address.is_unspecified
 
+    @property
+    def described(self) -> str:
+        """Where to click: for an address that cannot be gone to itself, one that it covers, and what it is."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        if not self.is_wildcard:
+            return f"http://{self}"
+        # [::] takes IPv4 too, as it does with Go and Caddy; see `listeners`.
+        both = ":" in self.host
+        what = "every address, IPv4 and IPv6" if both else "every IPv4 address"
+        return f"http://{'localhost' if both else '127.0.0.1'}:{self.port} ({self}: {what})"
+
     def collides(self, other: "Bind") -> bool:
         """Tell whether both cannot be bound at once. Port 0 never collides: the system chooses a free one."""
         if self.path is not None or other.path is not None:
@@ -202,6 +214,8 @@ def host_pattern(text: str) -> str:
     """
     if text == "*":
         return text
+    if (hint := _only_a_host(text)) is not None:
+        raise ValueError(f"{quote(text)} is not a host alone: scheme and path are no part of it{hint}")
     stars, _, suffix = text.partition(".") if text.startswith("*") else ("", "", text)
     if stars not in ("", "*", "**") or not suffix or "*" in suffix or "/" in text:
         raise ValueError(
@@ -212,6 +226,14 @@ def host_pattern(text: str) -> str:
         hint = meant(bare, host_pattern)
         raise ValueError(f"{quote(text)} has a port, which routes do not compare{hint}")
     return f"{stars}.{host_name(suffix, text)}" if stars else host_name(suffix)
+
+
+def _only_a_host(text: str) -> str | None:
+    """Return a hint for a text that is a URL, or a host and a path; None if it is neither."""
+    if "/" not in text:
+        return None
+    bare = _PORTS.sub("", re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", "", text).partition("/")[0])
+    return meant(bare, host_pattern) if bare else ""
 
 
 def field_value(text: str) -> str:

@@ -174,3 +174,19 @@ class Sample(Options):
 
 def test_null_is_the_default_where_it_is_no_value():
     assert Sample.model_validate({"count": None, "name": None}) == Sample(count=3, name=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("http://a.b:80/x", "a.b"), ("https://*.a.b", "*.a.b"), ("a.b/x", "a.b"), ("*.a/x", "*.a"), ("/x", None)],
+)
+def test_a_host_that_is_a_url_leads_to_its_host(text, hint):
+    with pytest.raises(ValueError, match=r"is not a host alone: scheme and path are no part of it") as caught:
+        host_pattern(text)
+    assert str(caught.value).endswith(f"(did you mean '{hint}'?)" if hint else "no part of it")
+
+
+def test_a_star_stands_for_labels_at_the_beginning_alone():
+    for text in ("*.x.*", "x.*.y", "*x.y", "x.*"):
+        with pytest.raises(ValueError, match=r"write a name, \*\.name \(one label more\), \*\*\.name"):
+            host_pattern(text)

@@ -106,17 +106,23 @@ def target_up(view: View, at: int | None) -> bool | None:
 def routes(view: View) -> Json:
     """Describe the routes that are served, in the order of the configuration."""
     configured = view.served.shown.get("routes", {})
-    return {"generation": view.served.generation, "routes": [_route(view, *entry) for entry in configured.items()]}
+    return {
+        "generation": view.served.generation,
+        "bind": view.served.shown.get("server", {}).get("bind", []),
+        "routes": [_route(view, *entry) for entry in configured.items()],
+    }
 
 
 def _route(view: View, name: str, route: Mapping[str, Any]) -> Json:
     upstream = view.served.settings["routes"][name]["upstream"]
+    shared = view.served.shown.get("upstreams", {}).get(upstream, {}).get("timeouts")
     return {
         **{key: route[key] for key in ("name", "hosts", "path", "methods", "headers", "upstream")},
         "targets": [
             {"url": target["url"], "weight": target["weight"], "up": target_up(view, at)}
             for at, target in (_targets(view, upstream) if upstream else ())
         ],
+        "timeouts": route.get("timeouts") or shared,
         **{key: route[key] for key in ("owner", "respond", "strip_prefix")},
     }
 

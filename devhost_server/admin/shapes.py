@@ -40,6 +40,8 @@ class Route(Shape):
     targets: list[Target]
     owner: str | None = None
     respond: FixedAnswer | None = None
+    strip_prefix: bool | str = False
+    timeouts: dict[str, float | str] | None = None
 
 
 class Routes(Shape):
@@ -47,6 +49,7 @@ class Routes(Shape):
 
     generation: int
     routes: list[Route]
+    bind: list[str] = []
 
 
 class Worker(Shape):

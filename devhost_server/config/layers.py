@@ -7,7 +7,7 @@ Where no folder holds a configuration, the packaged one does: `PACKAGED`, an ech
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Final
 from devhost_server.config.assignments import environment_layers, max_conns_layer, set_layers
 from devhost_server.config.problems import Origin, Problem
 from devhost_server.config.reader import ReadError, read
-from devhost_server.config.tree import Node, mapping, merge
+from devhost_server.config.tree import Node, dotted, mapping, merge
+from devhost_server.config.tree import Path as KeyPath
 
 PACKAGED: Final = Path(__file__).parent / "defaults"
 SYSTEM: Final = Path("/etc/devhost-server")
@@ -84,6 +85,8 @@ def gather(sources: Sources) -> Layers:
     read_ones = [(path, _read_file(path, sources.show(path), problems)) for path in files]
     layers = [tree for _, tree in read_ones if tree is not None]
     complete = not problems
+    if sources.config_files:
+        problems += _defined_twice(layers)
     from_files = reduce(merge, layers, mapping({}, Origin("default")))
     layers = [
         from_files,
@@ -93,6 +96,28 @@ def gather(sources: Sources) -> Layers:
     ]
     folders = {sources.show(path): path.parent for path in files}
     return Layers(reduce(merge, layers), tuple(files), folders, tuple(problems), complete)
+
+
+def _defined_twice(layers: Iterable[Node]) -> Iterator[Problem]:
+    """Find routes and upstreams that several files define; those who wrote the files may not know of each other.
+
+    The environment's file and the local one are meant to change what is below them; files that are named one by one
+    need not be.
+    """
+    defined: dict[KeyPath, Node] = {}
+    for layer in layers:
+        for section, kind in (("routes", "route"), ("upstreams", "upstream")):
+            entries = layer.get(section)
+            for name, entry in entries.children() if entries is not None else ():
+                place: KeyPath = (section, name)
+                first = defined.pop(place, None)
+                override = entry.get("override")
+                if first is not None and entry.value is not None and (override is None or override.value is False):
+                    said = f"the {kind} {name} is defined in {first.key_at} already"
+                    what = "write `override: true` in this one if it is meant to change that one, or rename one"
+                    yield Problem.at(entry.key_at, dotted(place), f"{said}: {what}")
+                if entry.value is not None:
+                    defined[place] = entry
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

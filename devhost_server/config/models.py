@@ -34,6 +34,9 @@ from devhost_server.secrecy import masked
 from devhost_server.units import Duration, Written, quote
 from devhost_server.upstream.options import Targets, UpstreamDefaults, UpstreamOptions, UpstreamTimeouts
 
+# What globs, templates and regular expressions have and paths hardly ever: Express, nginx, Traefik and Kubernetes take
+# one or the other. What OData and custom methods use ($metadata, (1), x:verb) is left alone.
+_PATTERN: Final = re.compile(r"[*{}\[\]|^\\<>]|\.\+|(?<=/):|\$\Z")
 # What makes a route answer: each has exactly one.
 _WAYS: Final = ("to", "upstream", "respond")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
@@ -67,6 +70,8 @@ def route_path(text: str) -> str:
         path = unquote_to_bytes(text).decode()
     except UnicodeError:
         raise ValueError(f"{quote(text)} is not a path: its percent-escapes are not UTF-8") from None
+    if (pattern := _PATTERN.search(text)) is not None:
+        raise ValueError(_not_a_pattern(text, text[: pattern.start()]))
     if not path.startswith("/"):
         raise ValueError(f"{quote(text)} is not a path: it begins with /{meant('/' + text, route_path)}")
     if "//" in path:
@@ -74,6 +79,17 @@ def route_path(text: str) -> str:
     if "?" in text or "#" in text or not path.isprintable() or {".", ".."} & set(path.split("/")):
         raise ValueError(f"{quote(text)} is not a path: no query, fragment, control character, . or .. is allowed")
     return path.rstrip("/") or "/"
+
+
+def _not_a_pattern(text: str, before: str) -> str:
+    is_glob = text == f"{before}*" and not before.endswith((".", ")"))
+    prefix = before.rstrip("/") if is_glob else before.rpartition("/")[0]
+    whole = text.rstrip("*") == "/"
+    hint = meant(prefix or "/", route_path) if prefix or whole else ""
+    return (
+        f"{quote(text)} is a pattern, and a path is a prefix that ends at the end of a segment: /api is for /api and "
+        f"all below it, as /api/x, and not for /apix; write %XX for a character that is meant itself{hint}"
+    )
 
 
 def method(text: str) -> str:
@@ -217,6 +233,15 @@ class ServerSection(ServerOptions):
     )
 
 
+_OVERRIDE: Final = "What an earlier of several `-c` files says about this name is meant to be changed."
+
+
+class UpstreamSection(UpstreamOptions):
+    """A named group of targets that answer alike."""
+
+    override: Flag = Field(default=False, description=_OVERRIDE)
+
+
 class RouteSection(UpstreamDefaults):
     """One route. A port of this machine or a URL alone stands for `{to: …}`.
 
@@ -250,6 +275,7 @@ class RouteSection(UpstreamDefaults):
         "others take them for the next request.",
     )
     owner: OneLine | None = Field(default=None, description="Who to ask; shown wherever the route is.")
+    override: Flag = Field(default=False, description=_OVERRIDE)
     policies: tuple[()] = Field(
         default=(), description="Policies, in order. Not built in this version: only an empty list is allowed."
     )
@@ -317,7 +343,7 @@ class Document(Options):
         default=None, description="The built-in echo upstream, served by the gateway itself; null for none."
     )
     defaults: UpstreamDefaults = Field(default=UpstreamDefaults(), description="What upstreams inherit, key by key.")
-    upstreams: Annotated[dict[Name, UpstreamOptions], Entries] = Field(
+    upstreams: Annotated[dict[Name, UpstreamSection], Entries] = Field(
         default={}, description="Named groups of targets; `null` removes one of a lower layer."
     )
     routes: Annotated[dict[Name, RouteSection], Entries] = Field(

@@ -18,6 +18,7 @@ from devhost_server.config.models import (
     EchoOptions,
     RouteSection,
     ServerSection,
+    UpstreamSection,
 )
 from devhost_server.config.schema import alternatives, default_of, model_of, written
 from devhost_server.config.show import scalar
@@ -31,7 +32,6 @@ from devhost_server.upstream.options import (
     RetryOptions,
     TargetOptions,
     UpstreamDefaults,
-    UpstreamOptions,
     UpstreamTimeouts,
 )
 
@@ -51,7 +51,7 @@ _SECTIONS: Final[tuple[tuple[str, type[Options], str], ...]] = (
     ("defaults.timeouts", UpstreamTimeouts, "How long a target may take."),
     ("defaults.pool", PoolOptions, "Connections to one target, held by one worker."),
     ("defaults.retries", RetryOptions, "When a failed try is repeated; only ever one that may be repeated safely."),
-    ("upstreams.NAME", UpstreamOptions, "A named group of targets that answer alike."),
+    ("upstreams.NAME", UpstreamSection, "A named group of targets that answer alike."),
     ("upstreams.NAME.targets.N", TargetOptions, "A URL alone, or a port of this machine, is a target of weight 1."),
     ("routes.NAME", RouteSection, "Who answers what. A port or a URL alone stands for `{to: …}`."),
     ("routes.NAME.respond", FixedAnswer, "An answer of the gateway's own."),
@@ -87,9 +87,11 @@ The environment is `--env`, else `$DEVHOST_ENV`, else `dev`; any name will do ex
 | `DEVHOST__SECTION__KEY=value` | double underscore is nesting, names become lower case |
 | `--set section.key=value` | repeatable |
 
-`-c FILE` (repeatable) replaces the three files. Mappings merge key by key; lists and scalars replace what is below;
-`null` removes: an entry of `routes`, `upstreams` or `headers` is gone, and a key falls back to its default (unless
-`null` is one of its values).
+`-c FILE` (repeatable) replaces the three files. Two of them that define one route or upstream are an error that names
+both places, unless the later entry says `override: true`.
+
+Mappings merge key by key; lists and scalars replace what is below; `null` removes: an entry of `routes`, `upstreams` or
+`headers` is gone, and a key falls back to its default (unless `null` is one of its values).
 
 The value of a variable and of `--set` is taken as it is where the key is text (a token, an owner, a header value):
 `DEVHOST__ADMIN__TOKEN='#s3cret'`, and `null` and `"x"` in quotes are text too. Everywhere else it is YAML, and one of
@@ -148,7 +150,7 @@ in logs and error pages, so it is no place for a secret.
 """
 
 _INHERITED: Final[dict[type[Options], str]] = {
-    UpstreamOptions: "\nAnd all that `defaults` has.\n",
+    UpstreamSection: "\nAnd all that `defaults` has.\n",
     RouteSection: """
 With `to`, a route is an upstream too and takes all that `defaults` has. With `upstream: NAME`, `timeouts` alone: what
 stands there counts for this route instead of the upstream's, key by key.

@@ -79,7 +79,7 @@ def _place_of_target(rest: list[str | int]) -> Path:
 
 
 def _with_defaults(upstream: UpstreamOptions, defaults: UpstreamDefaults) -> UpstreamOptions:
-    given = upstream.model_dump(exclude_unset=True)
+    given = upstream.model_dump(exclude_unset=True, exclude={"override"})
     return UpstreamOptions.model_validate(_overlaid(defaults.model_dump(exclude_unset=True), given))
 
 

@@ -112,6 +112,7 @@ def test_routes_with_their_targets(shared: Shared) -> None:
         "owner": "team-api",
         "respond": None,
         "strip_prefix": False,
+        "timeouts": {"connect": 3.0, "response": 30.0, "read_idle": 60.0, "tunnel_idle": 3600.0},
     }
     assert by_name["web"]["targets"] == [{"url": "unix:/run/web.sock", "weight": 1, "up": None}]
     assert by_name["web"]["methods"] == ["GET"]
@@ -120,7 +121,7 @@ def test_routes_with_their_targets(shared: Shared) -> None:
 
 
 def test_before_the_first_snapshot_there_are_no_routes() -> None:
-    assert documents.routes(Shared().view()) == {"generation": 0, "routes": []}
+    assert documents.routes(Shared().view()) == {"generation": 0, "bind": [], "routes": []}
 
 
 def test_the_configuration_without_its_secrets() -> None:

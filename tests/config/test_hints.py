@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from devhost_server.config import ConfigError, Sources, load
 from devhost_server.config.hints import allowed_keys
 from devhost_server.config.models import RouteSection, entry_name, network, route_path
-from devhost_server.config.schema import known_paths, model_at
+from devhost_server.config.schema import default_of, known_paths, model_at
 from devhost_server.config.unbuilt import UNBUILT, is_unbuilt
 from devhost_server.http.options import FixedAnswer
 from devhost_server.options import host_pattern, parse_bind
@@ -50,9 +50,7 @@ ALLOWED = re.compile(r"unknown key; allowed: ([a-z_, ]+)")
 def value_of(place, key):
     if (*place[-1:], key) in {("limits", "body"), ("limits", "headers")}:
         return 100
-    if key in VALUES:
-        return VALUES[key]
-    return "2s" if "timeouts" in place or key in ("delay", "timeout", "wait", "idle_expiry") else 2048
+    return VALUES[key] if key in VALUES else default_of(model_of(place).model_fields[key])
 
 
 def changed(document, place, key, value):

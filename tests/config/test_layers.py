@@ -206,3 +206,65 @@ def test_sources_do_not_show_their_environment(tmp_path):
 def test_layers_are_not_expanded_yet(tmp_path):
     write(tmp_path, "domain: ${NOPE}")
     assert plain(gather(sources(tmp_path)).tree) == {"domain": "${NOPE}"}
+
+
+class TestFilesNamedOneByOne:
+    FIRST = "upstreams: {api: {targets: 1}}\nroutes:\n  web: 3000\n  api: {upstream: api}\n"
+
+    def load(self, tmp_path, *texts, **more):
+        files = []
+        for number, text in enumerate(texts):
+            files.append(tmp_path / f"{number}.yaml")
+            files[-1].write_text(text)
+        return load(Sources.from_options(config_files=files, environ={}, cwd=tmp_path, **more)).settings
+
+    def refused(self, tmp_path, *texts):
+        with pytest.raises(ConfigError) as caught:
+            self.load(tmp_path, *texts)
+        return list(map(str, caught.value.problems))
+
+    @pytest.mark.parametrize("entry", ["3001", "{to: 3001}", "{owner: me}", "{to: 1, override: false}"])
+    def test_a_name_that_two_define_is_an_error_that_names_both(self, tmp_path, entry):
+        (line,) = self.refused(tmp_path, self.FIRST, f"routes:\n\n  web: {entry}\n")
+        assert line == (
+            "1.yaml:3:3: routes.web: the route web is defined in 0.yaml:3:3 already: write `override: true` in this "
+            "one if it is meant to change that one, or rename one"
+        )
+
+    def test_upstreams_too_and_each_once(self, tmp_path):
+        lines = self.refused(tmp_path, self.FIRST, "upstreams: {api: {targets: 2}}", "upstreams: {api: {targets: 3}}")
+        assert [line.split(": the upstream api is defined in ")[0] for line in lines] == [
+            "1.yaml:1:13: upstreams.api",
+            "2.yaml:1:13: upstreams.api",
+        ]
+        assert "1.yaml:1:13 already" in lines[1]
+
+    def test_the_later_may_say_that_it_is_meant(self, tmp_path):
+        over = "upstreams: {api: {pass_host: false, override: true}}\nroutes: {web: {owner: me, override: true}}"
+        got = self.load(tmp_path, self.FIRST, over)
+        assert got.upstreams["api"].pass_host is False
+        assert got.upstreams["web"].targets[0].url == "http://127.0.0.1:3000"
+        assert got.routes["web"].owner == "me"
+        assert "override" not in got.model_dump_json()
+
+    def test_null_says_what_it_means(self, tmp_path):
+        got = self.load(tmp_path, self.FIRST, "routes: {web: null}")
+        assert "web" not in got.routes
+        assert self.load(tmp_path, self.FIRST, "routes: {web: null}", "routes: {web: 3001}").routes["web"]
+
+    def test_the_same_file_twice_is_twice_defined(self, tmp_path):
+        assert len(self.refused(tmp_path, self.FIRST, self.FIRST)) == 3
+
+    def test_other_sections_merge_and_other_layers_override(self, tmp_path):
+        got = self.load(
+            tmp_path, self.FIRST, "log: {level: debug}", "log: {level: error}", sets=("routes.web.owner=me",)
+        )
+        assert (got.log.level, got.routes["web"].owner) == ("error", "me")
+        write(tmp_path, self.FIRST)
+        write(tmp_path, "routes: {web: 3001}", "devhost.dev.yaml")
+        write(tmp_path, "routes: {web: {owner: me}}", "devhost.local.yaml")
+        assert load(sources(tmp_path)).settings.routes["web"].owner == "me"
+
+    def test_override_is_true_or_false(self, tmp_path):
+        (line,) = self.refused(tmp_path, self.FIRST, "routes: {web: {override: maybe}}")
+        assert "'maybe' is not true or false" in line

@@ -543,3 +543,51 @@ def test_any_values_anywhere_are_loaded_or_refused(tmp_path, values):
             assert each.message
     else:
         assert Settings.model_validate(got.settings.model_dump(mode="json")) == got.settings
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/api/*", "/api"),
+        ("/api/**", "/api"),
+        ("/api*", "/api"),
+        ("/*", "/"),
+        ("*", None),
+        ("/u/{id}", "/u"),
+        ("/u/{id}/posts", "/u"),
+        ("/u/:id", "/u"),
+        ("/u/<int:id>", "/u"),
+        ("/a/*/b", "/a"),
+        ("/api/(.*)", "/api"),
+        ("/api/.*", "/api"),
+        ("/api/.+", "/api"),
+        ("/api/(v1|v2)", "/api"),
+        ("/api/v[12]", "/api"),
+        ("/api/\\\\d+", "/api"),
+        ("^/api", None),
+        ("/api$", None),
+        ("/v1/api$", "/v1"),
+        ("~ ^/api", None),
+        ("/{x}", None),
+    ],
+)
+def test_a_pattern_is_no_path(tmp_path, path, hint):
+    said = problem(tmp_path, f'routes: {{a: {{to: 1, path: "{path}"}}}}')
+    assert "is a pattern, and a path is a prefix that ends at the end of a segment" in said
+    assert said.endswith(f"(did you mean '{hint}'?)" if hint else "a character that is meant itself")
+
+
+@pytest.mark.parametrize(
+    ("path", "reads"),
+    [
+        ("/odata/$metadata", "/odata/$metadata"),
+        ("/v1/thing:cancel", "/v1/thing:cancel"),
+        ("/Products(1)", "/Products(1)"),
+        ("/a+b", "/a+b"),
+        ("/a%2A", "/a*"),
+        ("/u/%7Bid%7D", "/u/{id}"),
+        ("/u/%3Aid", "/u/:id"),
+    ],
+)
+def test_what_looks_a_little_like_a_pattern_and_is_a_path(tmp_path, path, reads):
+    assert loaded(tmp_path, f"routes: {{a: {{to: 1, path: '{path}'}}}}").settings.routes["a"].path == reads
