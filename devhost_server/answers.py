@@ -1,14 +1,18 @@
 """Answers that no target gave: refusals, which say why, and what a route answers from the configuration."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from devhost_server import secrecy
 from devhost_server.exchange import Exchange
 from devhost_server.failures import Fault
 from devhost_server.http import pages, replies
 
 if TYPE_CHECKING:
     from devhost_server.http.options import FixedAnswer
+
+# As much of a target is told in a sentence.
+_TARGET_BYTES: Final = 200
 
 
 def refusal(x: Exchange, fault: Fault, *, instance: bytes, failing_since: int, hop: bytes) -> bytes:
@@ -46,6 +50,12 @@ def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
 def host_text(x: Exchange) -> str:
     """Give the host asked for, for people; "" if there was none."""
     return x.host.decode("utf-8", "surrogateescape")
+
+
+def target_text(x: Exchange) -> str:
+    """Return the target asked for, for people: its beginning, without secrets."""
+    raw = x.target_path[:_TARGET_BYTES]
+    return secrecy.without_secrets(raw.decode("latin-1"), cut=len(raw) < len(x.target_path))
 
 
 def _build(x: Exchange, status: int, fields: list[tuple[bytes, bytes]], body: bytes, hop: bytes) -> bytes:

@@ -127,7 +127,7 @@ class Gateway:
             return LOOP("The request has already been through this gateway: a target points back at it.")
         route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
         if route is None:
-            return NO_ROUTE(f"No route answers {answers.host_text(x)}{x.target_path[:200].decode('latin-1')}.")
+            return NO_ROUTE(f"No route answers {answers.host_text(x)}{answers.target_text(x)}.")
         x.route = route
         self.accounts.begin(route)
         return route

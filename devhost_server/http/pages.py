@@ -16,6 +16,7 @@ from typing import Final
 import orjson
 
 from devhost_server import secrecy
+from devhost_server.visible import visible
 
 HTML: Final = b"text/html; charset=utf-8"
 PROBLEM: Final = b"application/problem+json"
@@ -113,13 +114,8 @@ def _quality(ranges: dict[bytes, float], media_type: bytes) -> float:
 
 # --- making facts presentable ---------------------------------------------------------------------------------------
 
-# Both are linear in a hostile text: a match can begin only behind a delimiter, and never runs across the next one.
-_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
-_SECRET_PARAMETER = re.compile(
-    rf"(?i)(?<=[?&;#])([^?=&;#\s]*(?:{secrecy.PARAMETER_WORDS})[^?=&;#\s]*"
-    rf"|{secrecy.PARAMETER_NAMES})=[^&;#\s]*"
-)
-_MASK = "***"
+# A longer text is a client's, and seldom comes again.
+_REMEMBERED_LENGTH: Final = 256
 _NAMES: Final = tuple(field.name for field in fields(Facts))
 
 
@@ -146,32 +142,23 @@ def _presentable_list(values: tuple[str, ...]) -> tuple[str, ...]:
     return (*shown, f"and {hidden} more") if hidden > 0 else shown
 
 
-# Most texts are the same for thousands of refusals: titles, names of routes, addresses. A target has 64 KiB at most.
-@lru_cache(256)
 def _presentable(text: str, limit: int) -> str:
-    if len(text) <= limit and "=" not in text and "@" not in text and text.isprintable():
-        return text  # nothing to mask without one of the two
-    # Masked before it is cut: half a parameter is not recognised. Cut before it is spelled out: that is bounded work.
-    text = _SECRET_PARAMETER.sub(rf"\1={_MASK}", _USERINFO.sub(f"{_MASK}@", text))
-    tail = f"… ({len(text)} characters)" if len(text) > limit else ""
-    text = text[:limit]
-    return (text if text.isprintable() else "".join(map(_visible, text))) + tail
+    """Return a text as it is shown: cut before anything is searched in it, masked, cut to its limit, spelled out."""
+    if len(text) <= _REMEMBERED_LENGTH:
+        return _remembered(text, limit)
+    if len(text) <= limit and "=" not in text and "@" not in text and "%" not in text and text.isprintable():
+        return text
+    cut = text[: secrecy.SHOWN_BYTES]
+    shown = secrecy.without_secrets(cut, cut=len(cut) < len(text), prose=True)
+    tail = f"… ({len(text)} characters)" if len(text) > len(cut) or len(shown) > limit else ""
+    return visible(shown[:limit]) + tail
 
 
-def _visible(character: str) -> str:
-    r"""Return a character as it is if it can be seen, else as `\x1b`, `\u202e` or, for an undecodable byte, `\xff`.
-
-    Terminal escapes and bidirectional controls would otherwise rewrite what the reader sees, and a lone surrogate
-    (which is how `surrogateescape` keeps a byte outside UTF-8) cannot be encoded at all.
-    """
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+# Most texts are the same for thousands of refusals: titles, names of routes, addresses.
+@lru_cache(256)
+def _remembered(text: str, limit: int) -> str:
+    shown = secrecy.without_secrets(text, prose=True)
+    return visible(shown[:limit]) + (f"… ({len(text)} characters)" if len(shown) > limit else "")
 
 
 # --- the problem document (RFC 9457) --------------------------------------------------------------------------------

@@ -1,46 +1,27 @@
-"""The access log: one JSON object a line, built as bytes, written in batches.
+"""The access log: lines written in batches (what a line says is `devhost_server.observe.access_line`'s business).
 
-A line is put together from parts that are known to be clean JSON already (numbers, the prepared names of routes and
-targets) and parts that a client chose, which are quoted unless they hold nothing but plain characters. One write takes
-a whole batch to a file; to a pipe or a terminal, which several workers share, each write stays within what the kernel
-keeps in one piece. A log that cannot be written loses lines, counts them and says so; it never holds up traffic.
+One write takes a whole batch to a file; to a pipe or a terminal, which several workers share, each write stays within
+what the kernel keeps in one piece. A log that cannot be written loses lines, counts them and says so; it never holds up
+traffic.
 """
 
 import errno
 import logging
 import os
-import re
 import select
 import socket
 import stat
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote_to_bytes
 
-import orjson
-
-from devhost_server import secrecy
+from devhost_server.observe.access_line import JsonLines
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
     from devhost_server.exchange import Exchange
-    from devhost_server.http.request_head import RequestFields
 
 _log = logging.getLogger("devhost_server.access_log")
 
-# Printable ASCII without the two characters that JSON escapes.
-_PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
-# The same without what a target with a secret must have: the = of a parameter or the @ behind a user.
-_HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@")
-# What is called like a secret in a query is logged without its value, and a user in a URL not at all.
-_SECRET_NAME: Final = re.compile(
-    f"{secrecy.PARAMETER_WORDS}|\\A(?:{secrecy.PARAMETER_NAMES})\\Z".encode(), re.IGNORECASE
-)
-# Searched in lower case: ignoring case takes three times as long, and this is done for every URL with a parameter.
-_SECRET_HINT: Final = re.compile(f"{secrecy.PARAMETER_WORDS}|%|[?&;#](?:{secrecy.PARAMETER_NAMES})=".encode())
-# A semicolon may separate parameters or belong to a value: it ends a name, never a secret.
-_PARAMETER: Final = re.compile(rb"([?&;#])([^=&;#]*)=([^&#]*)")
-_USER: Final = re.compile(rb"//[^/?#]*@")
 # Lines held while the log cannot be written; beyond it, they are dropped.
 _HELD_BYTES: Final = 4 * 1024 * 1024
 # A batch is written at the latest when it has this size, whatever its age.
@@ -48,10 +29,6 @@ _BATCH_BYTES: Final = 32 * 1024
 # Seconds until a destination that fails is tried again, and until it is told again that it does.
 _RETRY: Final = 1.0
 _REMINDER: Final = 60.0
-PLACED: Final = b'%b"attempts":%d,"connect_ms":%b,'
-_OUTCOME: Final = b',"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":'
-_MEMORY: Final = 1024
-_MEMORY_LENGTH: Final = 512
 
 
 class AccessLogError(Exception):
@@ -82,60 +59,6 @@ def _unopened(destination: str | None, error: OSError) -> str:
     return f"log.access: cannot write to {destination}: {error.strerror}{hint}"
 
 
-def quoted(raw: bytes) -> bytes:
-    """Give bytes that a client chose as a JSON string; what is not UTF-8 is shown as escapes."""
-    return orjson.dumps(raw.decode("utf-8", "backslashreplace"))
-
-
-def without_secrets(url: bytes) -> bytes:
-    """Mask the values of query parameters that are called like secrets, and the user of an absolute URL."""
-    if b"=" in url and _SECRET_HINT.search(url.lower()):
-        url = _PARAMETER.sub(_masked, url)
-    return _USER.sub(b"//***@", url) if b"@" in url else url
-
-
-def _masked(parameter: re.Match[bytes]) -> bytes:
-    separator, name, _ = parameter.groups()
-    plain = unquote_to_bytes(name) if b"%" in name else name
-    return separator + name + b"=***" if _SECRET_NAME.search(plain) else parameter[0]
-
-
-class _Memory(dict[bytes, bytes]):
-    """Quoted values that keep coming back: methods, hosts, user agents; bounded in number and length."""
-
-    def __missing__(self, raw: bytes) -> bytes:
-        value = quoted(without_secrets(raw)) if raw else b"null"
-        if len(raw) <= _MEMORY_LENGTH:
-            if len(self) >= _MEMORY:
-                self.clear()
-            self[raw] = value
-        return value
-
-
-def _place(x: "Exchange") -> bytes:
-    """Give the part that says where a request went and how it got there."""
-    if x.target is not None:
-        place = x.target.log_place
-    else:
-        place = b'"upstream":%b,"target_addr":null,' % (b"null" if x.route is None else x.route.log_upstream)
-    connect = b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null"
-    return PLACED % (place, x.attempts, connect)
-
-
-def _outcome(x: "Exchange") -> bytes:
-    """Give the part behind the target of a request: what came of it, up to the size of the answer."""
-    flag = b"null" if x.fault is None else b'"' + x.fault.failure.flag.encode() + b'"'
-    return _OUTCOME % (b"HTTP/1.0" if x.old else b"HTTP/1.1", x.status, flag, x.bytes_in)
-
-
-class _Outcomes(dict[int, bytes]):
-    """The same for an HTTP/1.1 request without a body and without a fault, by status: there are 500 at most."""
-
-    def __missing__(self, status: int) -> bytes:
-        outcome = self[status] = _OUTCOME % (b"HTTP/1.1", status, b"null", 0)
-        return outcome
-
-
 class AccessLog:
     """One worker's access log. `destination` is a path, "stdout" or None for no log at all.
 
@@ -149,10 +72,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._stuck = False
-        self._now = self._second = -1
-        self._stamp = self._second_stamp = b""
-        self._words = _Memory()
-        self._usual_outcomes = _Outcomes()
+        self._form = JsonLines(worker)
         self._sink: Sink | None = None
         self._retry_at = self._quiet_until = 0.0  # monotonic seconds
         self.enabled = destination is not None
@@ -204,24 +124,7 @@ class AccessLog:
 
     def write(self, x: "Exchange") -> None:
         """Add the line of an exchange that is over."""
-        now = int(time.time() * 1000)
-        if now != self._now:
-            self._set_clock(now)
-        target, path = x.target, x.target_path
-        head, tail = self._shared_parts(x, x.fields)
-        usual = x.fault is None and not x.bytes_in and not x.old
-        line = b'{"ts":"%b","request_id":"%b",%b%b%b%d,"duration_ms":%.3f,%b"upstream_ms":%b,%b' % (
-            self._stamp,
-            x.request_id,
-            head,
-            quoted(without_secrets(path)) if path.translate(None, _HARMLESS) else b'"' + path + b'"',
-            self._usual_outcomes[x.status] if usual else _outcome(x),
-            x.bytes_out,
-            x.seconds * 1000,
-            _place(x) if target is None or x.attempts != 1 or x.connect_seconds else target.log_place_at_once,
-            b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
-            tail,
-        )
+        line = self._form.line(x)
         self._lines.append(line)
         self._size += len(line)
         if self._size > _BATCH_BYTES:
@@ -229,47 +132,6 @@ class AccessLog:
                 self.flush()
             elif self._size > _HELD_BYTES:
                 self._drop(len(self._lines) // 4)
-
-    def _set_clock(self, now: int) -> None:
-        """Make the time stamp for a millisecond of Unix time; the second's part of it lasts for a second."""
-        self._now = now
-        second, fraction = divmod(now, 1000)
-        if second != self._second:
-            self._second = second
-            self._second_stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        self._stamp = b"%b.%03dZ" % (self._second_stamp, fraction)
-
-    def _shared_parts(self, x: "Exchange", fields: "RequestFields | None") -> tuple[bytes, bytes]:
-        """Give the parts that requests with the same fields share: from the route to the host, and from the worker on.
-
-        They are kept with the fields, so that a connection's next request finds them made.
-        """
-        if fields is None:
-            return self._head(x), self._tail(b"", b"", b"")
-        if not fields.log_tail:
-            fields.log_tail = self._tail(fields.user_agent, fields.referer, fields.traceparent)
-        if fields.log_route is x.route and fields.log_method == x.method and fields.host is x.host:
-            return fields.log_head, fields.log_tail
-        head = self._head(x)
-        if x.route is not None and fields.host is x.host:
-            fields.log_route, fields.log_method, fields.log_head = x.route, x.method, head
-        return head, fields.log_tail
-
-    def _head(self, x: "Exchange") -> bytes:
-        return b'"route":%b,"client":"%b","method":%b,"host":%b,"target":' % (
-            b"null" if x.route is None else x.route.log_name,
-            x.client_address,
-            self._words[x.method],
-            self._words[x.host],
-        )
-
-    def _tail(self, user_agent: bytes, referer: bytes, traceparent: bytes) -> bytes:
-        return b'"worker":%b,"user_agent":%b,"referer":%b,"traceparent":%b}\n' % (
-            self._worker,
-            self._words[user_agent],
-            self._words[referer],
-            quoted(traceparent) if traceparent else b"null",
-        )
 
     def flush(self) -> None:
         """Write what has gathered; what the destination does not take now is held, up to a bound."""

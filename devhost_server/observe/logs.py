@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import orjson
 from gunicorn.glogging import Logger
 
+from devhost_server.visible import visible, visible_json
+
 if TYPE_CHECKING:
     from devhost_server.observe.options import LogOptions
 
@@ -33,7 +35,16 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry).decode()
+        return _encoded(entry)
+
+
+def _encoded(entry: dict[str, Any]) -> str:
+    """Return one line of JSON that shows nothing invisible: messages may hold what strangers wrote."""
+    try:
+        line = orjson.dumps(entry)
+    except TypeError:  # a lone surrogate, which is how Python keeps a byte that is not UTF-8
+        line = orjson.dumps({key: visible(value) if isinstance(value, str) else value for key, value in entry.items()})
+    return visible_json(line).decode()
 
 
 class _ConsoleFormatter(logging.Formatter):
@@ -44,9 +55,7 @@ class _ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return (
-            text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-        )
+        return text if text.isprintable() else "\n".join(map(visible, text.split("\n")))
 
 
 def configure(options: "LogOptions") -> None:

@@ -33,7 +33,7 @@ from devhost_server.http import reuse
 from devhost_server.http.response_head import parse_response
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
-from devhost_server.observe.access_log import PLACED
+from devhost_server.observe.access_line import PLACED
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 from devhost_server.upstream.owned import Owned

@@ -17,7 +17,8 @@ import pytest
 
 from devhost_server.accounting import Accounts
 from devhost_server.exchange import Exchange
-from devhost_server.observe.access_log import AccessLog, quoted, without_secrets
+from devhost_server.observe.access_line import quoted
+from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import (
     BUCKETS,
     ROUTE_CODES,
@@ -27,6 +28,7 @@ from devhost_server.observe.scoreboard import (
     code_cell,
     observe,
 )
+from devhost_server.secrecy import without_secrets
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER
 
@@ -300,7 +302,7 @@ class DictLog:
                 "client": x.client_address.decode(),
                 "method": x.method.decode(),
                 "host": x.host.decode("utf-8", "backslashreplace"),
-                "target": without_secrets(x.target_path).decode("utf-8", "backslashreplace"),
+                "target": without_secrets(x.target_path.decode("utf-8", "backslashreplace")),
                 "protocol": "HTTP/1.0" if x.old else "HTTP/1.1",
                 "status": x.status,
                 "flag": None if x.fault is None else x.fault.failure.flag,
@@ -314,7 +316,7 @@ class DictLog:
                 "upstream_ms": round(x.upstream_seconds * 1000, 3) if x.upstream_seconds else None,
                 "worker": 0,
                 "user_agent": fields.user_agent.decode("utf-8", "backslashreplace") or None,
-                "referer": without_secrets(fields.referer).decode("utf-8", "backslashreplace") or None,
+                "referer": without_secrets(fields.referer.decode("utf-8", "backslashreplace")) or None,
                 "traceparent": fields.traceparent.decode("utf-8", "backslashreplace") or None,
             },
             option=orjson.OPT_APPEND_NEWLINE,

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from devhost_server.exchange import Exchange
 from devhost_server.failures import CONNECT_REFUSED
 from devhost_server.http.request_head import RequestFields, parse_request_block
-from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination, quoted, without_secrets
+from devhost_server.observe.access_line import JsonLines, quoted
+from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, Slot
 from devhost_server.snapshot import Route
 
@@ -189,30 +190,6 @@ def test_requests_that_share_their_fields_do_not_share_what_differs(path: Path) 
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        (b"/?token=x", b"/?token=***"),
-        (b"/?a=1&Access_Token=x&b=2", b"/?a=1&Access_Token=***&b=2"),
-        (b"/?password=x=y&passwd=z", b"/?password=***&passwd=***"),
-        (b"/?api_key=1;apikey=2", b"/?api_key=***"),
-        (b"/?X-Amz-Signature=1&X-Amz-Credential=2", b"/?X-Amz-Signature=***&X-Amz-Credential=***"),
-        (b"/?client_secret=1#token=2", b"/?client_secret=***#token=***"),
-        (b"/?%74oken=1&b=2", b"/?%74oken=***&b=2"),
-        (b"/?sig=1&sid=2&key=3&code=4&keys=5&encode=6", b"/?sig=***&sid=***&key=***&code=***&keys=5&encode=6"),
-        (b"/?api-key=1&pwd=2&jwt=3", b"/?api-key=***&pwd=***&jwt=***"),
-        (b"/?a=token&b=c", b"/?a=token&b=c"),
-        (b"/token=1", b"/token=1"),
-        (b"/?token", b"/?token"),
-        (b"http://u:p@a/x", b"http://***@a/x"),
-        (b"//u@a", b"//***@a"),
-        (b"/a@b?c=d@e", b"/a@b?c=d@e"),
-    ],
-)
-def test_secrets_are_masked(url: bytes, expected: bytes) -> None:
-    assert without_secrets(url) == expected
-
-
 @given(
     st.lists(st.tuples(st.sampled_from([b"a", b"b", b""]), st.binary(max_size=5)), max_size=4),
     st.sampled_from([b"token", b"id_TOKEN", b"x-secret-y", b"Passwd", b"apikey", b"API_KEY", b"signature", b"oauth",
@@ -231,10 +208,72 @@ def test_no_secret_is_ever_written(
     assert "hunter2" not in json.dumps(entry)
 
 
-@pytest.mark.parametrize("part", [b"token", b"a=", b"=&", b"?", b"//", b"@", b"token=", b";auth"])
-def test_a_long_url_costs_no_more_than_its_length(part: bytes) -> None:
-    for url in (b"/?" + part * (200_000 // len(part)), b"/?" + part * (200_000 // len(part)) + b"&x=1@"):
-        without_secrets(url)  # anything quadratic takes minutes here, and runs into the time-out
+# --- its length ------------------------------------------------------------------------------------------------------
+
+# What grows most when it is quoted, and what is most easily cut in two.
+PIECES = [b"a", b'"', b"\\", b"\x00", b"\xff", b"\xc2\x85", b"\xe2\x80\xae", "\u20ac".encode(), "\U000e0041".encode(),
+          b"=", b"&token=", b"?", b"%", b"//me:s3cret@", "\U0001f600".encode()]  # fmt: skip
+long = st.builds(lambda pieces, count: b"".join(pieces) * count, st.lists(st.sampled_from(PIECES), max_size=8),
+                 st.sampled_from([1, 40, 400, 9000]))  # fmt: skip
+
+
+@settings(deadline=None)
+@given(long, long, long, long, long, long)
+def test_a_line_fits_into_one_piece_of_a_pipe(
+    target: bytes, method: bytes, host: bytes, agent: bytes, referer: bytes, trace: bytes
+) -> None:
+    fields = raw_fields(user_agent=agent, referer=referer, traceparent=trace)
+    x = exchange(target, fields=fields, method=method, host=host, route=Route("r" * 63, 0), bytes_in=10**15)
+    x.request_id, x.client_address, x.bytes_out, x.seconds, x.upstream_seconds = b"i" * 128, b"f" * 39, 10**15, 1e6, 1e6
+    lines = JsonLines(99)
+    for fault in (None, CONNECT_REFUSED("")):
+        x.fault = fault
+        line = lines.line(x)
+        assert len(line) <= select.PIPE_BUF
+        assert line.endswith(b"\n")
+        assert line[:-1].decode().isprintable()
+        (entry,) = entries(line)
+        assert "s3cret" not in json.dumps(entry)
+        assert lines.line(x)[40:] == line[40:], "what is remembered changes nothing"
+
+
+def test_who_needs_little_room_is_not_cut() -> None:
+    fields = raw_fields(user_agent=b"agent", referer=b"\x00" * 5000)
+    (entry,) = entries(JsonLines(0).line(exchange(b"/" + b"p" * 5000, fields=fields)))
+    assert (entry["method"], entry["host"], entry["user_agent"], entry["traceparent"]) == (
+        "GET",
+        "a.test",
+        "agent",
+        None,
+    )
+    assert len(entry["target"]) > 1500
+    assert entry["target"].endswith("\u2026")
+    assert entry["referer"].endswith("\x00\u2026")
+
+
+def test_a_long_text_is_cut_and_says_so(path: Path) -> None:
+    assert entry_of(path, exchange(b"/" + b"p" * 5000))["target"] == "/" + "p" * 2047 + "\u2026 (5000 bytes)"
+
+
+def test_lines_of_two_workers_do_not_mix_in_a_pipe() -> None:
+    read, write = os.pipe()
+    with stdout_is(write):
+        logs = [AccessLog("stdout", row(), worker) for worker in range(2)]
+    os.close(write)
+    reader = Reader(read)
+    for number in range(200):
+        for log in logs:
+            log.write(exchange(b"/%d" % number + bytes([number % 128]) * 5000))
+            log.flush()
+        reader.read()
+    while any(log.held for log in logs):
+        for log in logs:
+            log.flush()
+        reader.read()
+    assert len(entries(reader.read())) == 400
+    for log in logs:
+        log.close()
+    os.close(read)
 
 
 # --- where it is written ---------------------------------------------------------------------------------------------
