@@ -18,6 +18,7 @@ from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import (
     BUCKETS,
     HISTOGRAM_CELLS,
+    METHOD_INDEX,
     RETRY_REASONS,
     ROUTE_CODES,
     TARGET_CODES,
@@ -25,6 +26,7 @@ from devhost_server.observe.scoreboard import (
     TargetCell,
     UpstreamCell,
     code_cell,
+    code_key,
     observe,
 )
 
@@ -103,10 +105,10 @@ class Accounts:
             row[route.cell] -= 1
             self.in_flight -= 1
         at = route.cell
-        key = (x.method, x.status)
+        key = METHOD_INDEX.get(x.method, 0) << 10 | x.status  # `code_key`, without the call
         counter = route.code_cells.get(key)
         if counter is None:
-            counter = code_cell(row, at + _CODES, ROUTE_CODES, *key)
+            counter = code_cell(row, at + _CODES, ROUTE_CODES, key)
             route.code_cells[key] = counter
         row[counter] += 1
         if x.bytes_in:
@@ -134,10 +136,10 @@ class Accounts:
 
     def count_target(self, target: "Target", method: bytes, status: int) -> None:
         """Count a try on a target by what it answered, or by the status of the failure."""
-        key = (method, status)
+        key = code_key(method, status)
         counter = target.code_cells.get(key)
         if counter is None:
-            counter = code_cell(self.row, target.cell + TargetCell.CODES, TARGET_CODES, *key)
+            counter = code_cell(self.row, target.cell + TargetCell.CODES, TARGET_CODES, key)
             target.code_cells[key] = counter
         self.row[counter] += 1
 

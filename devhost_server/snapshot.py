@@ -91,7 +91,7 @@ class Route:
     ) -> None:
         self.name = name
         self.cell = cell  # of its block on the scoreboard
-        self.code_cells: dict[tuple[bytes, int], int] = {}
+        self.code_cells: dict[int, int] = {}
         self.owner = owner
         self.upstream = upstream
         self.respond = respond

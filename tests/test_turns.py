@@ -11,6 +11,7 @@ from devhost_server.admission import PER_TURN
 from devhost_server.deadlines import NEVER
 from devhost_server.exchange import Exchange
 from devhost_server.http.client_connection import ClientConnection
+from devhost_server.observe.scoreboard import code_key
 from tests.benchmarks.inmemory import ROUTES, Loopback, MemoryTransport
 
 GET = b"GET /%d HTTP/1.1\r\nHost: fixed.localhost\r\n\r\n"
@@ -186,7 +187,7 @@ def counted(house: House) -> int:
     assert levels
     route = routes.find(levels, b"/", b"GET", {}.get)
     assert route is not None
-    cell = route.code_cells.get((b"GET", 200))
+    cell = route.code_cells.get(code_key(b"GET", 200))
     return 0 if cell is None else accounts.row[cell]
 
 

@@ -38,12 +38,17 @@ _LINE_BYTES: Final = bytes(byte for byte in range(256) if byte >= 0x20 and byte 
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # As much of a refused head is looked at for the log.
 _SEEMING_BYTES: Final = 16 * 1024
+_HOST_BYTES: Final = 255
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 # RFC 9113 §3.1: h2c by upgrade is obsolete; through a tunnel HTTP/2 would pass routing, rules and log by.
 _H2: Final = frozenset((b"h2c", b"h2"))
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
+# The longest registered method (UPDATEREDIRECTREF) has 17 bytes. The log and the error page show a method whole.
+_METHOD_BYTES: Final = 32
+
+_LONG_METHOD: Final = BAD_REQUEST(f"The request method is longer than {_METHOD_BYTES} bytes.")
 _BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
 _BAD_TARGET: Final = BAD_REQUEST("The request target is not a path, an http URL without a user, or * for OPTIONS.")
 _BAD_BYTES: Final = BAD_REQUEST("A header holds a control character, or a CR or LF that stands alone.")
@@ -187,6 +192,8 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
 
 
 def _judge_method(method: bytes) -> Fault | None:
+    if len(method) > _METHOD_BYTES:
+        return _LONG_METHOD
     if TOKEN.fullmatch(method) is None:
         return _BAD_LINE
     if method in (b"CONNECT", b"TRACE"):
@@ -558,4 +565,4 @@ def seeming(head: bytes) -> tuple[bytes, bytes, bytes]:
         target = version  # the line was cut before its version
     fields = (field.partition(b":") for field in block.split(CRLF))
     host = next((value.strip(b" \t") for name, _, value in fields if name.lower() == b"host"), b"")
-    return method[:32] if blank else b"", target, host[:255]
+    return method[:_METHOD_BYTES] if blank else b"", target, host[:_HOST_BYTES]

@@ -36,6 +36,7 @@ from devhost_server.observe.scoreboard import (
     TargetCell,
     UpstreamCell,
     WorkerState,
+    code_name,
 )
 from devhost_server.observe.view import NO_ROUTE, Codes, Labels, View
 
@@ -97,7 +98,7 @@ class Metric:
 
 def _by_code(codes: Codes) -> Iterator[tuple[str, str, int]]:
     for (method, status), count in codes.items():
-        yield method, str(status) if status else "other", count
+        yield method, code_name(status), count
 
 
 def _requests(scrape: Scrape) -> Iterator[Point]:
@@ -210,7 +211,7 @@ _C, _G, _H, _I = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM, Kind.INFO
 CATALOGUE: Final = (
     Metric(
         _C, "devhost_requests_total", ("route", "method", "code"),
-        "Requests by route, method and status; the code `other` takes what is met beyond a route's first 23 pairs.",
+        "Requests by route, method and status; beyond a route's first 24 pairs, the code is a class like `5xx`.",
         _requests,
     ),
     Metric(
@@ -245,7 +246,7 @@ CATALOGUE: Final = (
     ),
     Metric(
         _C, "devhost_upstream_requests_total", ("upstream", "target", "code"),
-        "Requests sent to targets by status; the code `other` takes what is met beyond a target's first 11.",
+        "Requests sent to targets by status; beyond a target's first 12 pairs with a method, a class like `5xx`.",
         _target_requests,
     ),
     Metric(
@@ -457,7 +458,8 @@ Values of labels:
 
 * `route` is the name in the configuration; `{NO_ROUTE}` counts requests that no route answered.
 * `method` is one of the usual methods, or `OTHER`.
-* `code` is the status that the client was given, 499 where it left. For `devhost_upstream_requests_total` it is the
+* `code` is the status that the client was given, 499 where it left; or its class, as `5xx`, which a selector like
+  `code=~"5.."` finds too. For `devhost_upstream_requests_total` it is the
   target's own, and where no answer came the status that stands for the failure (502, 504).
 * `flag` is one of {", ".join(f"`{flag}`" for flag in FLAGS)}.
 * `reason` of a retry is one of {", ".join(f"`{reason}`" for reason in RETRY_REASONS)};

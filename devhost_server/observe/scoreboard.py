@@ -32,10 +32,13 @@ HISTOGRAM_CELLS: Final = len(BUCKETS) + 2  # the buckets, +Inf, and the sum
 METHODS: Final = ("OTHER", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 METHOD_INDEX: Final = {method.encode(): index for index, method in enumerate(METHODS)}
 
-# Each route and target has a small table of (method, status) pairs met, each with its count. The last entry takes
-# everything that no longer fits, under the method OTHER and status 0.
+# Each route and target has a small table of (method, status) pairs met, each with its count. Behind it there is a cell
+# for each method and class of status, for what no longer fits: clients can fill a table with odd requests, but never so
+# that a 500 that follows does not count as a failure.
 ROUTE_CODES: Final = 24
 TARGET_CODES: Final = 12
+CLASSES: Final = 5  # 1xx to 5xx
+_CLASS_CELLS: Final = len(METHODS) * CLASSES
 
 RETRY_REASONS: Final = ("connect", "stale", "reset")
 RESTART_REASONS: Final = ("exited", "killed", "heartbeat", "boot", "retired")
@@ -140,9 +143,9 @@ TARGET_GAUGES: Final = (
     TargetCell.FAILING_SINCE,
 )
 _BOARD_CELLS: Final = 64
-_ROUTE_CELLS: Final = RouteCell.CODES + 2 * ROUTE_CODES
+_ROUTE_CELLS: Final = RouteCell.CODES + 2 * ROUTE_CODES + _CLASS_CELLS
 _UPSTREAM_CELLS: Final = UpstreamCell.CONNECT_DURATION + HISTOGRAM_CELLS
-_TARGET_CELLS: Final = TargetCell.CODES + 2 * TARGET_CODES
+_TARGET_CELLS: Final = TargetCell.CODES + 2 * TARGET_CODES + _CLASS_CELLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +212,24 @@ class Scoreboard:
         return totals[:-1], totals[-1]
 
     def codes(self, cell: int, entries: int) -> dict[tuple[str, int], int]:
-        """Add a table of codes up over all rows: counts by (method, status)."""
+        """Add a table of codes up over all rows: counts by (method, status).
+
+        What the table had no room for is counted by class: its status is that of `class_code`.
+        """
         totals: dict[tuple[str, int], int] = {}
+        classes = cell + 2 * entries
         for row in self.rows():
-            for at in range(cell, cell + 2 * entries, 2):
+            for at in range(cell, classes, 2):
                 key = row[at]
-                if key:
-                    method, status = METHODS[key >> 10 & 7], key & 0x3FF
-                    totals[method, status] = totals.get((method, status), 0) + row[at + 1]
+                if not key:
+                    break  # they are claimed in order, and the classes after the last
+                pair = METHODS[key >> 10 & 7], key & 0x3FF
+                totals[pair] = totals.get(pair, 0) + row[at + 1]
+            else:
+                for index, count in enumerate(row[classes : classes + _CLASS_CELLS]):
+                    if count:
+                        pair = METHODS[index // CLASSES], index % CLASSES + 1
+                        totals[pair] = totals.get(pair, 0) + count
         return totals
 
     def clear_gauges(self, slot: int, routes: Iterable[int], targets: Iterable[int]) -> None:
@@ -261,14 +274,25 @@ def observe(row: memoryview, cell: int, microseconds: int) -> None:
     row[cell + HISTOGRAM_CELLS - 1] += microseconds
 
 
-def code_cell(row: memoryview, cell: int, entries: int, method: bytes, status: int) -> int:
-    """Find or claim the count of (method, status) in the table at `cell`; the writer of `row` remembers the answer."""
-    key = 1 << 13 | METHOD_INDEX.get(method, 0) << 10 | status
-    for at in range(cell, cell + 2 * (entries - 1), 2):
-        if row[at] == key:
+def code_key(method: bytes, status: int) -> int:
+    """Return what a method and a status are counted under: a small number, however many methods clients invent."""
+    return METHOD_INDEX.get(method, 0) << 10 | status
+
+
+def code_cell(row: memoryview, cell: int, entries: int, key: int) -> int:
+    """Find or claim the count of a `code_key` in the table at `cell`; the writer of `row` remembers the answer."""
+    mark = 1 << 13 | key
+    classes = cell + 2 * entries
+    for at in range(cell, classes, 2):
+        if row[at] == mark:
             return at + 1
         if not row[at]:
-            row[at] = key
+            row[at] = mark
             return at + 1
-    row[cell + 2 * (entries - 1)] = 1 << 13
-    return cell + 2 * entries - 1
+    status = key & 0x3FF
+    return classes + (key >> 10) * CLASSES + min(max(status // 100, 1), CLASSES) - 1
+
+
+def code_name(status: int) -> str:
+    """Return a status of `Scoreboard.codes` as it is written: 404, or 4xx for what is known by its class alone."""
+    return str(status) if status > CLASSES else f"{status}xx"

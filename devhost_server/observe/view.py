@@ -107,7 +107,7 @@ class View:
         return [sum(column) for column in columns] or [0] * count
 
     def route_codes(self, at: int) -> Codes:
-        """Give the counts of a route by (method, status); what the table had no room for is (OTHER, 0)."""
+        """Return the counts of a route by (method, status), and by class where the table had no room."""
         return self.scoreboard.codes(at + RouteCell.CODES, ROUTE_CODES)
 
     def target_codes(self, at: int) -> Codes:

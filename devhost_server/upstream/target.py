@@ -88,7 +88,7 @@ class Target:
         self.response_seconds = timeouts.response
         self.row = row
         self.cell = cell  # of its block on the scoreboard
-        self.code_cells: dict[tuple[bytes, int], int] = {}
+        self.code_cells: dict[int, int] = {}
         self.active = 0  # connections that carry an exchange
         # The last response head with its empty line, and what it says; connections to the target read and write it.
         self.known_head_text = b"\r\n\r\n"

@@ -26,6 +26,7 @@ from devhost_server.observe.scoreboard import (
     RouteCell,
     Scoreboard,
     code_cell,
+    code_key,
     observe,
 )
 from devhost_server.secrecy import without_secrets
@@ -61,7 +62,7 @@ class Cell:
 
     def __init__(self, row: memoryview) -> None:
         self.row = row
-        self.cells = {KEY: code_cell(row, RouteCell.CODES, ROUTE_CODES, *KEY)}
+        self.cells = {KEY: code_cell(row, RouteCell.CODES, ROUTE_CODES, code_key(*KEY))}
 
     def count(self, method: bytes, status: int) -> None:
         cell = self.cells.get((method, status))
@@ -76,7 +77,7 @@ class SearchedCell(Cell):
     """The same without remembering where it is."""
 
     def count(self, method: bytes, status: int) -> None:
-        self.row[code_cell(self.row, RouteCell.CODES, ROUTE_CODES, method, status)] += 1
+        self.row[code_cell(self.row, RouteCell.CODES, ROUTE_CODES, code_key(method, status))] += 1
 
 
 class Labelled:
@@ -190,7 +191,7 @@ class Books:
             self.accounts.settle()
 
     def requests(self, x: Exchange) -> float:
-        return self.accounts.row[x.route.code_cells[x.method, x.status]] if x.route is not None else 0
+        return self.accounts.row[x.route.code_cells[code_key(x.method, x.status)]] if x.route is not None else 0
 
 
 class ClientLibraryBooks:

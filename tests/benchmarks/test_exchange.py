@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from devhost_server.exchange import Exchange
+from devhost_server.observe.scoreboard import code_key
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
 from tests.benchmarks.steps import steps
@@ -80,7 +81,7 @@ def test_the_books_of_a_turn_are_closed_together(benchmark: Any, together: bool)
                 if not together:
                     accounts.settle()
             accounts.settle()
-            return accounts.row[route.code_cells[b"GET", 200]]
+            return accounts.row[route.code_cells[code_key(b"GET", 200)]]
 
         loopback.client.data_received(SMALL)
         exchange = loopback.client.exchange

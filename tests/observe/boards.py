@@ -26,6 +26,7 @@ from devhost_server.observe.scoreboard import (
     UpstreamCell,
     WorkerState,
     code_cell,
+    code_key,
     observe,
 )
 from devhost_server.observe.view import Reader, View
@@ -130,7 +131,7 @@ class Worker:
     def request(self, route: str, method: bytes = b"GET", status: int = 200, microseconds: int = 1500) -> None:
         """Count a finished request."""
         at = self.route(route)
-        self.row[code_cell(self.row, at + RouteCell.CODES, ROUTE_CODES, method, status)] += 1
+        self.row[code_cell(self.row, at + RouteCell.CODES, ROUTE_CODES, code_key(method, status))] += 1
         observe(self.row, at + RouteCell.DURATION, microseconds)
         self.row[at + RouteCell.REQUEST_BYTES] += 10
         self.row[at + RouteCell.RESPONSE_BYTES] += 100
@@ -140,7 +141,7 @@ class Worker:
     ) -> None:
         """Count an exchange with a target."""
         at = self.target(upstream, url)
-        self.row[code_cell(self.row, at + TargetCell.CODES, TARGET_CODES, method, status)] += 1
+        self.row[code_cell(self.row, at + TargetCell.CODES, TARGET_CODES, code_key(method, status))] += 1
         observe(self.row, self.upstream(upstream) + UpstreamCell.HEAD_DURATION, microseconds)
 
 

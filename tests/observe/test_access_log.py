@@ -252,7 +252,7 @@ def test_who_needs_little_room_is_not_cut() -> None:
 
 
 def test_a_long_text_is_cut_and_says_so(path: Path) -> None:
-    assert entry_of(path, exchange(b"/" + b"p" * 5000))["target"] == "/" + "p" * 2047 + "\u2026 (5000 bytes)"
+    assert entry_of(path, exchange(b"/" + b"p" * 4999))["target"] == "/" + "p" * 2047 + "\u2026 (5000 bytes)"
 
 
 def test_lines_of_two_workers_do_not_mix_in_a_pipe() -> None:

@@ -12,6 +12,7 @@ from devhost_server.failures import FLAGS
 from devhost_server.observe.publication import Document, Publication
 from devhost_server.observe.scoreboard import (
     BUCKETS,
+    CLASSES,
     HISTOGRAM_CELLS,
     LISTENERS_MAX,
     METHODS,
@@ -30,6 +31,7 @@ from devhost_server.observe.scoreboard import (
     TargetCell,
     UpstreamCell,
     code_cell,
+    code_key,
     observe,
 )
 from tests.observe.boards import exit_code, fork, forked
@@ -39,7 +41,7 @@ SMALL = Capacity(slots=2, routes=3, upstreams=2, targets=3)
 
 
 def route_cells(at: int) -> range:
-    return range(at, at + RouteCell.CODES + 2 * ROUTE_CODES)
+    return range(at, at + RouteCell.CODES + 2 * ROUTE_CODES + len(METHODS) * CLASSES)
 
 
 def upstream_cells(at: int) -> range:
@@ -47,7 +49,7 @@ def upstream_cells(at: int) -> range:
 
 
 def target_cells(at: int) -> range:
-    return range(at, at + TargetCell.CODES + 2 * TARGET_CODES)
+    return range(at, at + TargetCell.CODES + 2 * TARGET_CODES + len(METHODS) * CLASSES)
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
@@ -194,21 +196,36 @@ def test_codes_lose_no_request(seen: list[tuple[int, bytes, int]]) -> None:
     for slot, method, status in seen:
         name = method if method.decode() in METHODS else b"OTHER"
         pair = (name.decode(), status)
-        if len(met[slot]) == TARGET_CODES - 1 and (name, status) not in met[slot]:
-            pair = ("OTHER", 0)
+        if len(met[slot]) == TARGET_CODES and (name, status) not in met[slot]:
+            pair = (name.decode(), 1)
         else:
             met[slot].add((name, status))
         expected[pair] = expected.get(pair, 0) + 1
         row = board.row(slot)
-        row[code_cell(row, cell, TARGET_CODES, method, status)] += 1
+        row[code_cell(row, cell, TARGET_CODES, code_key(method, status))] += 1
     assert board.codes(cell, TARGET_CODES) == expected
+
+
+@pytest.mark.parametrize("status", [100, 204, 302, 404, 499, 500, 503, 599])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_full_table_loses_neither_method_nor_class(method: str, status: int) -> None:
+    board = Scoreboard(SMALL)
+    row, cell = board.row(0), board.route_at(0) + RouteCell.CODES
+    row[Slot.PID] = 1
+    for number in range(200):
+        row[code_cell(row, cell, ROUTE_CODES, code_key(b"X%d" % number, 600 + number))] += 1
+    before = board.codes(cell, ROUTE_CODES)
+    for _ in range(50):
+        row[code_cell(row, cell, ROUTE_CODES, code_key(method.encode(), status))] += 1
+    pair = (method, status // 100)
+    assert board.codes(cell, ROUTE_CODES) == before | {pair: before.get(pair, 0) + 50}
 
 
 def test_a_code_keeps_its_cell() -> None:
     row = Scoreboard(SMALL).row(0)
-    first = code_cell(row, 100, ROUTE_CODES, b"GET", 200)
-    assert code_cell(row, 100, ROUTE_CODES, b"POST", 200) != first
-    assert code_cell(row, 100, ROUTE_CODES, b"GET", 200) == first
+    first = code_cell(row, 100, ROUTE_CODES, code_key(b"GET", 200))
+    assert code_cell(row, 100, ROUTE_CODES, code_key(b"POST", 200)) != first
+    assert code_cell(row, 100, ROUTE_CODES, code_key(b"GET", 200)) == first
 
 
 def test_rows_may_meet_codes_in_different_orders() -> None:
@@ -218,7 +235,7 @@ def test_rows_may_meet_codes_in_different_orders() -> None:
         row = board.row(slot)
         row[Slot.PID] = 1
         for status in order:
-            row[code_cell(row, cell, ROUTE_CODES, b"GET", status)] += 1
+            row[code_cell(row, cell, ROUTE_CODES, code_key(b"GET", status))] += 1
     assert board.codes(cell, ROUTE_CODES) == {("GET", 200): 2, ("GET", 404): 2, ("GET", 500): 1}
 
 
@@ -228,7 +245,7 @@ def test_every_method_and_status_comes_back(method: str, status: int) -> None:
     board = Scoreboard(SMALL)
     row = board.row(0)
     row[Slot.PID] = 1
-    row[code_cell(row, board.route_at(0) + RouteCell.CODES, ROUTE_CODES, method.encode(), status)] += 1
+    row[code_cell(row, board.route_at(0) + RouteCell.CODES, ROUTE_CODES, code_key(method.encode(), status))] += 1
     assert board.codes(board.route_at(0) + RouteCell.CODES, ROUTE_CODES) == {(method, status): 1}
 
 
@@ -279,7 +296,7 @@ def test_what_processes_count_in_their_rows_adds_up() -> None:
         row[Slot.PID] = os.getpid()
         cell = board.route_at(1)
         for number in range(2000):
-            row[code_cell(row, cell + RouteCell.CODES, ROUTE_CODES, b"GET", 200 + number % 3)] += 1
+            row[code_cell(row, cell + RouteCell.CODES, ROUTE_CODES, code_key(b"GET", 200 + number % 3))] += 1
             observe(row, cell + RouteCell.DURATION, number)
 
     children = [fork(lambda slot=slot: count(slot)) for slot in range(4)]
@@ -298,7 +315,7 @@ def test_what_a_killed_worker_has_counted_stays_and_its_successor_counts_on() ->
         row[Slot.PID] = os.getpid()
         row[Slot.CONNECTIONS] = 5
         for _ in range(100):
-            row[code_cell(row, cell, ROUTE_CODES, b"GET", 200)] += 1
+            row[code_cell(row, cell, ROUTE_CODES, code_key(b"GET", 200))] += 1
         row[Slot.STATE] = ready
         while stay:
             signal.pause()
