@@ -66,19 +66,24 @@ class Accounts:
         self._over: deque[Exchange] = deque()
         self._scheduled = False
 
-    def begin(self, route: "Route") -> None:
-        """Count an exchange in."""
+    def begin(self, x: "Exchange", route: "Route") -> None:
+        """Count an exchange in: from now on it has a route."""
         self.row[route.cell] += 1
         self.in_flight += 1
+        x.route = route
 
-    def end(self, x: "Exchange") -> None:
-        """Count and log an exchange that is over, at the end of this turn; to be called once for each."""
+    def end(self, x: "Exchange") -> bool:
+        """Count and log an exchange that is over, at the end of this turn; False if it was over before."""
+        if x.counted:
+            return False
+        x.counted = True
         x.seconds = time.monotonic() - x.started
         self._over.append(x)
         if x.bytes_out > _LARGE:
             self.settle()
         elif not self._scheduled:
             self._schedule()
+        return True
 
     def settle(self) -> None:
         """Enter what is over now; for when there may be no end of this turn."""

@@ -5,8 +5,11 @@ earliest deadline it had asked for comes due; if the deadline has moved on by th
 So a request that sets a deadline far behind the next visit costs one comparison, and nothing is ever cancelled.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Final, Protocol
+
+_log = logging.getLogger("devhost_server.deadlines")
 
 NEVER: Final = float("inf")
 
@@ -62,7 +65,10 @@ class Wheel:
             item.visit = NEVER
 
     def turn(self) -> None:
-        """Visit everything that is due. Called by the worker every `TICK` seconds."""
+        """Visit everything that is due. Called by the worker every `TICK` seconds.
+
+        An item that fails costs only itself: it is logged, and not visited again unless it asks to be.
+        """
         now = self.clock()
         self.now = now + TICK
         tick = int(now / TICK)
@@ -72,8 +78,11 @@ class Wheel:
             while due:
                 item = due.pop()
                 item.visit = NEVER
-                if item.deadline <= now:
-                    item.expire(now)
-                if item.deadline > now:
-                    self.watch(item)
+                try:
+                    if item.deadline <= now:
+                        item.expire(now)
+                    if item.deadline > now:
+                        self.watch(item)
+                except Exception:
+                    _log.exception("what is to happen at a deadline failed: %r", item)
             self._slots.pop(self._last, None)

@@ -7,7 +7,7 @@ to its next wait there and then, within the parser callback that met the event.
 
 from collections.abc import Coroutine, Generator
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from devhost_server.failures import INTERNAL, Fault
 
@@ -53,6 +53,7 @@ class Exchange:
         "connect_seconds",
         "connection",
         "continued",
+        "counted",
         "fault",
         "fields",
         "finished_early",
@@ -119,6 +120,7 @@ class Exchange:
         self.status = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.counted = False  # it is over, and in the books
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._waiting = False
         self._pending: object = None
@@ -135,13 +137,13 @@ class Exchange:
         self._advance(None)
 
     @coroutine
-    def event(self) -> Generator[None, Any, Any]:
-        """Wait for the next event. Only the coroutine given to `run` may await this."""
+    def event(self) -> Generator["Exchange", Any, Any]:
+        """Wait for the next event. Only the coroutine given to `run` may await this, and it may await nothing else."""
         if self._pending is not None:
             event, self._pending = self._pending, None
             return event
         self._waiting = True
-        return (yield)
+        return (yield self)
 
     def post(self, event: object) -> None:
         """Tell what happened. An event for an exchange that is over is dropped.
@@ -165,7 +167,9 @@ class Exchange:
         if life is None:
             return
         try:
-            life.send(event)
+            awaited = life.send(event)
+            if awaited is not self:
+                _end_foreign_wait(life, awaited)
         except StopIteration:
             self._coroutine = None
         except Exception:
@@ -235,6 +239,12 @@ class Exchange:
     def replayable(self) -> bool:
         """Whether it may be sent again although a target may have acted on it."""
         return self.method in IDEMPOTENT and (self.body is not None or not self.bytes_in)
+
+
+def _end_foreign_wait(life: Coroutine[Any, Any, None], awaited: object) -> NoReturn:
+    """End a life that waits for what will never wake it: a future has no task here, another exchange its own life."""
+    life.close()
+    raise RuntimeError(f"a request's life may wait for its own events only, not for {awaited!r}")
 
 
 def internal_fault() -> Fault:

@@ -128,8 +128,7 @@ class Gateway:
         route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
         if route is None:
             return NO_ROUTE(f"No route answers {answers.host_text(x)}{answers.target_text(x)}.")
-        x.route = route
-        self.accounts.begin(route)
+        self.accounts.begin(x, route)
         return route
 
     async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
@@ -158,6 +157,7 @@ class Gateway:
             held = None if private is None else private.take(target)
             connection = held or (None if fresh else target.take()) or await self._acquire(x, target, fresh=fresh)
             if isinstance(connection, ServerConnection):
+                x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
@@ -166,7 +166,7 @@ class Gateway:
                 event = await x.event()
                 if event is Event.RESPONSE:
                     return connection
-                fault = self._attempt_failed(x, target, connection, event)
+                fault = self._attempt_failed(x, target, event)
                 stale = reused and fault.failure is UPSTREAM_RESET and not connection.heard
             else:
                 fault, stale = connection, False
@@ -211,11 +211,9 @@ class Gateway:
         self.accounts.count_retry(upstream, reason)
         return target
 
-    def _attempt_failed(self, x: Exchange, target: Target, connection: ServerConnection, event: object) -> Fault:
+    def _attempt_failed(self, x: Exchange, target: Target, event: object) -> Fault:
         """Part from a connection that brought no response."""
-        x.connection = None
-        connection.reasons |= Reason.UNFINISHED
-        target.release(connection)
+        self._drop_connection(x)
         fault = event if isinstance(event, Fault) else internal_fault()
         if fault.failure.blame is Blame.UPSTREAM:
             self.accounts.count_target(target, x.method, fault.failure.status)
@@ -313,7 +311,6 @@ class Gateway:
         hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
         client.send_head(forward.response_head(response, x.request_id, hop))
         early_up, early_down = client.become_tunnel(), connection.become_tunnel()
-        target.surrender(connection)
         tunnel = Tunnel(
             client.transport,
             connection.transport,
@@ -323,12 +320,18 @@ class Gateway:
             hangups=self.hangups,
             ended=lambda: x.post(Event.ENDED),
         )
-        self.clients.tunnels.add(tunnel)
-        self.accounts.count_tunnels(route, 1)
-        tunnel.open(early_up, early_down)
-        await x.event()
-        self.clients.tunnels.discard(tunnel)
-        self.accounts.count_tunnels(route, -1)
+        target.surrender(connection)
+        try:
+            self.clients.tunnels.add(tunnel)
+            self.accounts.count_tunnels(route, 1)
+            tunnel.open(early_up, early_down)
+            await x.event()
+        except BaseException:
+            tunnel.cut()  # what is left of it belongs to nobody else
+            raise
+        finally:
+            self.clients.tunnels.discard(tunnel)
+            self.accounts.count_tunnels(route, -1)
         x.bytes_in, x.bytes_out = tunnel.bytes_up, tunnel.bytes_down
         x.connection = None
         x.told_to_go = tunnel.closing or tunnel.was_cut
@@ -340,8 +343,18 @@ class Gateway:
 
     def refuse_unhandled(self, x: Exchange, fault: Fault) -> None:
         """Refuse a request of whose body enough is known before it is handled; it counts for its route."""
-        self._route(x)
-        self.refuse(x, fault)
+        try:
+            self._route(x)
+            self.refuse(x, fault)
+        except Exception:
+            self.broke(x)
+
+    def refuse_head(self, x: Exchange, fault: Fault) -> None:
+        """Refuse a request whose head cannot be judged; no route is known."""
+        try:
+            self.refuse(x, fault)
+        except Exception:
+            self.broke(x)
 
     def refuse(self, x: Exchange, fault: Fault) -> None:
         """End an exchange that failed before its response began: with an answer that says why, if anybody listens."""
@@ -387,32 +400,45 @@ class Gateway:
         x.client.cut(reset=x.old and x.response is not None and x.response.length is None)
 
     def _drop_connection(self, x: Exchange) -> None:
-        connection, x.connection = x.connection, None
-        if connection is not None and x.target is not None:
+        connection = x.connection
+        if connection is not None and connection.exchange is x and x.target is not None:
             connection.reasons |= Reason.UNFINISHED
             x.target.release(connection)
+        x.connection = None
 
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
         """Give the connection back."""
-        x.connection = None
         if connection.reasons & Reason.SURPLUS and x.route is not None:
             self.accounts.count_surplus(x.route)
         if x.target is not None:
             x.target.release(connection)
+        x.connection = None
 
     def broke(self, x: Exchange) -> None:
         """Answer for an error of ours: this exchange fails, nothing else does."""
         _log.exception("request %s failed in the gateway", x.request_id.decode("latin-1"))
         fault = internal_fault()
-        if x.response_started:
-            self._cut(x, fault)
-        else:
-            self.refuse(x, fault)
+        try:
+            if x.response_started:
+                self._cut(x, fault)
+            else:
+                self.refuse(x, fault)
+        except Exception:
+            _log.exception("request %s could not be answered either", x.request_id.decode("latin-1"))
+            self._abandon(x, fault)
+
+    def _abandon(self, x: Exchange, fault: Fault) -> None:
+        """Let go of everything that an exchange holds, whatever else fails."""
+        x.fault = fault
+        for let_go in (self._drop_connection, self._close_books, lambda x: x.client.cut()):
+            try:
+                let_go(x)
+            except Exception:
+                _log.exception("request %s leaves something behind", x.request_id.decode("latin-1"))
 
     def _close_books(self, x: Exchange) -> None:
-        """Count and log an exchange that is over. Every exchange comes here exactly once."""
-        self.accounts.end(x)
-        if self.clients.draining:
+        """Count and log an exchange that is over; once, however often it ends."""
+        if self.accounts.end(x) and self.clients.draining:
             self.clients.count_end(x)
 
     def _keeps_alive(self, x: Exchange) -> bool:

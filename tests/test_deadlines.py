@@ -208,3 +208,32 @@ class WheelMachine(RuleBasedStateMachine):
 
 TestWheel = WheelMachine.TestCase
 TestWheel.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+@dataclass(eq=False)
+class Failing(Item):
+    """Something whose deadline brings out a bug of ours."""
+
+    def expire(self, now: float) -> None:
+        super().expire(now)
+        raise ValueError(self)
+
+
+@pytest.mark.parametrize("failing", [{0}, {2}, {4}, {0, 1, 2, 3, 4}])
+def test_what_fails_at_its_deadline_costs_only_itself(failing: set[int], caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    wheel = Wheel(clock)
+    items = [Failing(wheel) if number in failing else Item(wheel) for number in range(5)]
+    for item in items:
+        item.move(0.3)  # all of them in one slot
+    later = Item(wheel)
+    later.move(0.3 + 2 * TICK)
+    for _ in range(20):
+        clock.now += TICK
+        wheel.turn()
+    assert [len(item.expired) for item in (*items, later)] == [1] * 6
+    assert len(caplog.messages) == len(failing)
+    assert not wheel._slots
+    for item in items:
+        item.move(clock.now + 0.2)
+        assert item.visit != NEVER, "it may ask again"

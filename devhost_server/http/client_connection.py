@@ -376,7 +376,7 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = exchange
         self._state = _BUSY
         self.deadline = NEVER
-        self.gateway.refuse(exchange, fault)
+        self.gateway.refuse_head(exchange, fault)
 
     def meet(self, peer: Peer) -> None:
         """Take the peer for who it is (now): what its fields meant before may have rested on trust."""

@@ -142,10 +142,12 @@ class ServerConnection(asyncio.Protocol):
         """Tell an exchange that has not got its whole response."""
         if exc is not None and self._state == _HEAD:
             self._rescue()
+        surrendered = self._state == _TUNNEL
         self._lost(exc, clean=False)
         self._state = _CLOSED
         self._wheel.forget(self)
-        self.target.gone(self)
+        if not surrendered:  # one that was has left the target's count already
+            self.target.gone(self)
 
     def pause_writing(self) -> None:
         """Let the client wait until the target has taken what was sent."""

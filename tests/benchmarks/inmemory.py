@@ -34,6 +34,7 @@ class MemoryTransport:
 
     def __init__(self, name: tuple[str, int] = LISTENER, peer: tuple[str, int] | None = None) -> None:
         self.sent = b""
+        self.closed = False
         self._names = {"sockname": name, "peername": peer or name}
 
     def write(self, data: bytes) -> None:
@@ -52,7 +53,7 @@ class MemoryTransport:
         return 0
 
     def is_closing(self) -> bool:
-        return False
+        return self.closed
 
     def pause_reading(self) -> None:
         pass
@@ -60,11 +61,17 @@ class MemoryTransport:
     def resume_reading(self) -> None:
         pass
 
-    def close(self) -> None:
+    def set_protocol(self, protocol: object) -> None:
         pass
 
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
     def abort(self) -> None:
-        pass
+        self.closed = True
 
 
 class MemoryLoop(asyncio.SelectorEventLoop):
