@@ -1,5 +1,6 @@
 """The client connections and tunnels of a worker: who is at the other end, how many there may be, how they end."""
 
+import ctypes
 from typing import TYPE_CHECKING, Final
 
 from devhost_server.failures import DRAINING, GATEWAY_FULL
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _PEERS: Final = 4096
 # How long an idle connection may still be used for a request that was under way when a drain began.
 _DRAIN_IDLE_SECONDS: Final = 1.0
+
+# So many connections that gave up what they remembered leave holes worth giving back.
+_TRIMMED: Final = 64
+
+
+def _trim_heap() -> None:
+    """Give the pages between what is in use back to the kernel, where the C library can: it keeps them otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Clients:
@@ -114,11 +125,16 @@ class Clients:
     def write_connections(self) -> None:
         """Put the connections of each listener on the scoreboard; called once a second, as it looks at each of them."""
         active = [0] * len(self._listener_open)
+        saved = 0
         for client in self.connections:
             active[client.listener] += client.exchange is not None
+            saved += client.save_memory()
         for index, count in enumerate(self._listener_open):
             self._row[Slot.LISTENERS + 2 * index] = active[index]
             self._row[Slot.LISTENERS + 2 * index + 1] = count - active[index]
+
+        if saved >= _TRIMMED:
+            _trim_heap()
 
     # -- drain --------------------------------------------------------------------------------------------------------
 

@@ -319,6 +319,7 @@ class Gateway:
             wheel=self.wheel,
             hangups=self.hangups,
             ended=lambda: x.post(Event.ENDED),
+            write_idle=self.timeouts.write_idle,
         )
         target.surrender(connection)
         try:

@@ -162,7 +162,8 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._builder = Builder(scoreboard, self.slot, self._wheel)
         self._reopened = self._board[Board.REOPEN_LOGS]
         snapshot = await self._builder.build(await self._read_document(), None)
-        log = AccessLog(snapshot.settings.log.access, self._row, self.slot)
+        options = snapshot.settings.log
+        log = AccessLog(options.access, self._row, self.slot, json=options.format == "json")
         self._gateway = Gateway(scoreboard, self.slot, snapshot, log, self._wheel, loop.call_soon)
         self._gateway.clients.listen({sock.getsockname(): index for index, sock in enumerate(self.sockets)})
         # Something may have been published while this was being built: whoever is new begins with the latest.
@@ -293,10 +294,10 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             self._reloading = None
 
     def _log_for(self, snapshot: Snapshot, previous: Snapshot) -> AccessLog:
-        access = snapshot.settings.log.access
-        if access == previous.settings.log.access:
+        options, before = snapshot.settings.log, previous.settings.log
+        if (options.access, options.format) == (before.access, before.format):
             return self._gateway.accounts.log
-        return AccessLog.opened(access, self._row, self.slot)
+        return AccessLog.opened(options.access, self._row, self.slot, json=options.format == "json")
 
     def _swap(self, previous: Snapshot, snapshot: Snapshot, log: AccessLog) -> None:
         self._gateway.accounts.settle()

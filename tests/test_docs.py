@@ -189,7 +189,7 @@ def test_every_flag_has_its_advice() -> None:
 def test_every_field_of_the_access_log_is_documented() -> None:
     table = OPERATIONS.partition("## Logs")[2].partition("\n## ")[0]
     told = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
-    source = (ROOT / "devhost_server" / "observe" / "access_log.py").read_text()
+    source = (ROOT / "devhost_server" / "observe" / "access_line.py").read_text()
     assert sorted(told) == sorted(set(re.findall(r"""(?<=[{,'b])"(\w+)":""", source)))
 
 

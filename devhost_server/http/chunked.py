@@ -139,7 +139,7 @@ class ChunkedDecoder:
             raise ChunkedError("A chunk does not begin with its size in hexadecimal digits.")
 
     def _read_trailers(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n\r\n", at, at + self._trailer_limit)
+        end = data.find(b"\r\n\r\n", at + max(self._seen - 3, 0), at + self._trailer_limit)
         if end < 0:
             if len(data) - at >= self._trailer_limit:
                 raise ChunkedError("The trailer section is too long.")

@@ -6,10 +6,7 @@ knows nothing of upstreams.
 """
 
 import asyncio
-import fcntl
 import re
-import struct
-import termios
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -29,11 +26,12 @@ from devhost_server.failures import (
     Fault,
 )
 from devhost_server.http import chunked
-from devhost_server.http.fields import VALUE_BYTES
 from devhost_server.http.forward import Peer
 from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.private import PrivateConnections
-from devhost_server.http.request_head import RequestFields, first_flaw, seeming, split_absolute
+from devhost_server.http.progress import Progress
+from devhost_server.http.request_head import RequestFields, seeming, split_absolute
 from devhost_server.http.resets import reset_when_closed
 from devhost_server.routing import parse_host
 
@@ -50,6 +48,11 @@ WRITE_HIGH: Final = 128 * 1024
 _COPY_LIMIT: Final = 16 * 1024
 # A head up to this size is remembered whole: polls and health checks are short.
 _REPEATED_LIMIT: Final = 512
+# A line and a block up to these sizes are remembered by the connection: a browser's with its cookies are. What is known
+# of a block takes four times its size, which is given up when nothing has come for a while.
+_LINE_LIMIT: Final = 1024
+_BLOCK_LIMIT: Final = 4096
+_FORGET_SECONDS: Final = 5.0
 # RFC 9112 §9.6: how long, and how much, is still read after the last response, so that the client sees it before a
 # reset. Two seconds is what nginx waits between two reads; it bounds the whole at 30.
 _LINGER_SECONDS: Final = 2.0
@@ -78,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         "_line",
         "_lingered",
         "_parsed",
+        "_partial",
         "_paused_for",
         "_progress",
         "_repeated",
@@ -111,12 +115,13 @@ class ClientConnection(asyncio.Protocol):
         self._state = _IDLE
         self._came = 0.0  # when the request that stood in line did, in monotonic seconds
         self._buffer = b""
+        self._partial: PartialHead | None = None  # of the next request
         self._left = 0  # of the body, when it has a length
         self._decoder: chunked.ChunkedDecoder | None = None
         self._chunked_out = False
         self._write_paused = False
         self._paused_for = 0  # why reading is paused: a set of the bits below
-        self._progress: tuple[int, int] = (0, 0)
+        self._progress: Progress | None = None  # of the client, while it is to take what waits for it
         self._lingered = 0
         # What said what, last time: polls and health checks repeat the line, and nearly every client the fields.
         self._line = b""
@@ -145,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
         if state == _IDLE:
             if self._write_paused:
                 self._queue(data)  # a client that does not take its answers gets no more of them
-            elif self.gateway.admission.room > 0 or self._buffer:
+            elif self.gateway.admission.room > 0 or self._buffer or self._partial is not None:
                 self._read_head(data)
             else:
                 self._queue(data)
@@ -180,8 +185,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the client reads too slowly: nothing more is taken from the upstream until it has caught up."""
         self._write_paused = True
-        self._progress = self._unsent()
-        self.arm(self.gateway.timeouts.write_idle)
+        self._watch_writing()
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
             exchange.connection.pause_reading()
@@ -189,6 +193,7 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let the upstream, or the next request, go on."""
         self._write_paused = False
+        self._progress = None
         exchange = self.exchange
         if exchange is None:
             if self._state == _IDLE:
@@ -217,37 +222,33 @@ class ClientConnection(asyncio.Protocol):
         due, self.deadline = self.deadline, NEVER
         exchange = self.exchange
         if self._write_paused or self._state == _CLOSED:
-            self._expire_write()
+            self._expire_write(now)
         elif exchange is not None and self._state == _BODY:
             if self._paused_for:
                 self.arm(self.gateway.timeouts.body_idle)  # it is we who do not read
             else:
                 exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
-        elif self._state == _IDLE and self._buffer not in (b"", b"\r"):
+        elif self._state == _IDLE and self._partial is not None:
             began = due - self.gateway.timeouts.head
-            self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), self._buffer, began)
+            self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), bytes(self._partial.data), began)
         elif self._state in (_IDLE, _LINGER):
             self.close()
 
-    def _expire_write(self) -> None:
-        unsent = self._unsent()
-        if unsent != self._progress:
-            self._progress = unsent
-            self.arm(self.gateway.timeouts.write_idle)
+    def _watch_writing(self) -> None:
+        """Give the client its time to take what waits for it, from the last byte that it took."""
+        if self._progress is None:
+            wheel = self.gateway.wheel
+            self._progress = Progress(self.transport, self.gateway.timeouts.write_idle, wheel.clock())
+            self.arm(self._progress.step)
+
+    def _expire_write(self, now: float) -> None:
+        progress = self._progress
+        if progress is not None and not progress.has_stalled(now):
+            self.arm(progress.step)
             return
         if self.exchange is not None:
             self.exchange.post(CLIENT_STALLED("The client did not take a byte of the answer for too long."))
         self.transport.abort()
-
-    def _unsent(self) -> tuple[int, int]:
-        """Give what waits for the client: bytes in our buffer, and bytes in the kernel's that it has not confirmed."""
-        size = self.transport.get_write_buffer_size()
-        socket = self.transport.get_extra_info("socket")
-        try:
-            queued = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-        except OSError:
-            return size, 0
-        return size, struct.unpack("i", queued)[0]
 
     # -- the head -----------------------------------------------------------------------------------------------------
 
@@ -255,35 +256,36 @@ class ClientConnection(asyncio.Protocol):
         """Begin a request if its head is there as a whole."""
         self.gateway.admission.room -= 1
         repeated = self._repeated
-        if repeated is not None and data == repeated[0] and not self._buffer:
+        if repeated is not None and data == repeated[0] and not self._buffer and self._partial is None:
             # A poll or a health check: what was found out about the last request holds for this one.
             _, method, target, fields = repeated
             exchange = Exchange(self, method, target, fields, self._came or time.monotonic())
             exchange.host = fields.host or b""
             self._begin(exchange, fields, b"")
             return
-        fresh = True
-        if self._buffer:
-            fresh = self._buffer == b"\r"  # half an empty line is no beginning of a request
+        if self._partial is not None:
+            self._read_on(self._partial, data)
+            return
+        if self._buffer:  # half an empty line
             data = self._buffer + data
+            self._buffer = b""
         if data[:2] == b"\r\n":
             data = _EMPTY_LINES.sub(b"", data, 1)  # RFC 9112 §2.2: empty lines before a request are ignored
         end = data.find(b"\r\n\r\n")
         if end < 0 or end > self.gateway.limits.head:
-            self._read_partial(data, fresh=fresh)
+            self._begin_partial(data)
         else:
-            self._buffer = b""
             self._take_head(data, end)
 
     def _take_head(self, data: bytes, end: int) -> None:
         """Judge the head that ends at `end`, and begin its request or refuse it."""
         line_end = data.find(b"\r\n")
         line = data[:line_end]
-        flaw = None if line == self._line else self._take_line(line)
-        if flaw is not None:
-            self._refuse(flaw, data[:end])
+        parsed = self._parsed if line == self._line else self._parse_line(line)
+        if isinstance(parsed, Fault):
+            self._refuse(parsed, data[:end])
             return
-        method, target, old = self._parsed
+        method, target, old = parsed
         block = data[line_end:end]
         if block == self._block and self._fields is not None:
             fields = self._fields
@@ -310,12 +312,13 @@ class ClientConnection(asyncio.Protocol):
             self._repeated = data, method, target, fields
         self._begin(exchange, fields, rest)
 
-    def _take_line(self, line: bytes) -> Fault | None:
+    def _parse_line(self, line: bytes) -> ParsedLine | Fault:
         known = self.gateway.clients.heads.line(line)
         if isinstance(known, Fault):
             return known
-        self._line, self._parsed = known
-        return None
+        if len(line) <= _LINE_LIMIT:
+            self._line, self._parsed = known
+        return known[1]
 
     def _judge(self, target: bytes, fields: RequestFields, *, old: bool) -> Fault | None:
         """Say what is wrong with a head whose parts are sound."""
@@ -336,32 +339,29 @@ class ClientConnection(asyncio.Protocol):
         known = self.gateway.clients.heads.block(block, method, self.peer)
         if isinstance(known, Fault):
             return known
-        if known[1].upgrade is None:  # with one, the analysis depends on the method too
+        if known[1].upgrade is None and len(block) <= _BLOCK_LIMIT:  # with one, it depends on the method too
             self._block, self._fields = known
         return known[1]
 
-    def _read_partial(self, data: bytes, *, fresh: bool) -> None:
-        """Keep a head that has not fully come, unless it is already too large or beyond mending."""
-        limits = self.gateway.limits
-        line_end = data.find(b"\r\n")
-        line = data if line_end < 0 else data[:line_end]
-        if len(line) > limits.target + 64 or len(line.partition(b" ")[2].partition(b" ")[0]) > limits.target:
-            self._refuse(TARGET_TOO_LONG(f"The request target is longer than {limits.target} bytes."), data)
+    def _begin_partial(self, data: bytes) -> None:
+        """Keep a head that has not fully come; half an empty line is no beginning of one."""
+        if data in (b"", b"\r"):
+            self._buffer = data
             return
-        if len(data) > limits.head:
-            self._refuse(HEAD_TOO_LARGE(f"The request head is larger than {limits.head} bytes."), data)
+        self.arm(self.gateway.timeouts.head)
+        self._partial = PartialHead(self.gateway.limits)
+        self._read_on(self._partial, data)
+
+    def _read_on(self, partial: PartialHead, data: bytes) -> None:
+        """Take in more of a head, unless it is already too large or beyond mending."""
+        end = partial.feed(data)
+        if 0 <= end <= self.gateway.limits.head:
+            self._partial = None
+            self._take_head(bytes(partial.data), end)
             return
-        if data.count(b"\r\n") > limits.headers + 1:
-            self._refuse(HEAD_TOO_LARGE(f"The request has more than {limits.headers} header lines."), data)
-            return
-        if fresh or data[len(self._buffer) :].translate(None, VALUE_BYTES):
-            flaw = first_flaw(data)
-            if flaw is not None:
-                self._refuse(flaw, data)
-                return
-        if fresh and data not in (b"", b"\r"):
-            self.arm(self.gateway.timeouts.head)
-        self._buffer = data
+        fault = partial.judge()
+        if fault is not None:
+            self._refuse(fault, bytes(partial.data))
 
     def _refuse(self, fault: Fault, head: bytes = b"", started: float | None = None) -> None:
         """Answer a request that has no exchange yet; nothing that follows it on this connection can be trusted.
@@ -373,6 +373,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.host = host
         exchange.request_complete = False  # there may be more of it: linger, do not reset
         self._buffer = b""
+        self._partial = None
         self.exchange = exchange
         self._state = _BUSY
         self.deadline = NEVER
@@ -386,6 +387,18 @@ class ClientConnection(asyncio.Protocol):
     def judge_anew(self) -> None:
         """Forget what was found sound: the limits, or whom to trust, may have changed."""
         self._fields = self._repeated = None
+
+    def save_memory(self) -> bool:
+        """Forget the last head of a connection that has been idle for a while, and say so; called now and then."""
+        if not self._line or self._state != _IDLE:
+            return False
+        idle_since = self.deadline - self.gateway.clients.idle_seconds
+        forgets = self.gateway.wheel.now - idle_since > _FORGET_SECONDS
+        if forgets:
+            self._line = self._block = b""
+            self._parsed = (b"", b"", False)
+            self._fields = self._repeated = None
+        return forgets
 
     def refuse_connection(self, fault: Fault) -> None:
         """Answer before anything was asked: there is no room for this connection."""
@@ -579,8 +592,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state != _CLOSED:
             self._state = _CLOSED
             if self.transport.get_write_buffer_size():
-                self._progress = self._unsent()
-                self.arm(self.gateway.timeouts.write_idle)
+                self._watch_writing()
             self.transport.close()
 
     def drain(self) -> None:

@@ -17,6 +17,7 @@ CRLF: Final = b"\r\n"
 # RFC 9110 §5.5: visible characters, obs-text, blank and tab. What is left of a line without these may not be there.
 VALUE_BYTES: Final = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STRAY: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 # A length of more digits than this does not fit 63 bits.
 LENGTH_DIGITS: Final = 18
 # Lines and names remembered per direction, and the longest that are: together about a megabyte, whatever clients
@@ -134,6 +135,12 @@ def _tokens(value: bytes) -> tuple[bytes, ...]:
 def binds_connection(value: bytes) -> bool:
     """Whether credentials or a challenge are of a scheme that authenticates a connection instead of a request."""
     return _BINDING.search(value) is not None
+
+
+def is_clean(data: bytes | bytearray, begin: int) -> bool:
+    """Whether every control from `begin` on belongs to a CRLF, which may lack its LF at the end of the data."""
+    left = data[begin:].translate(None, VALUE_BYTES)
+    return not left or not (left.strip(CRLF) or _STRAY.search(data, begin))
 
 
 def parse_length(value: bytes) -> int | None:

@@ -34,7 +34,7 @@ from devhost_server.http.reuse import Reason
 
 # A request line holds neither tabs nor controls. RFC 9112 §3.2 allows no bytes over 0x7f either, but address bars and
 # curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.
-_LINE_BYTES: Final = bytes(byte for byte in range(256) if byte >= 0x20 and byte not in (0x23, 0x7F))
+LINE_BYTES: Final = bytes(byte for byte in range(256) if byte >= 0x20 and byte not in (0x23, 0x7F))
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # As much of a refused head is looked at for the log.
 _SEEMING_BYTES: Final = 16 * 1024
@@ -46,12 +46,12 @@ _H2: Final = frozenset((b"h2c", b"h2"))
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 # The longest registered method (UPDATEREDIRECTREF) has 17 bytes. The log and the error page show a method whole.
-_METHOD_BYTES: Final = 32
+METHOD_BYTES: Final = 32
 
-_LONG_METHOD: Final = BAD_REQUEST(f"The request method is longer than {_METHOD_BYTES} bytes.")
-_BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
+LONG_METHOD: Final = BAD_REQUEST(f"The request method is longer than {METHOD_BYTES} bytes.")
+BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
 _BAD_TARGET: Final = BAD_REQUEST("The request target is not a path, an http URL without a user, or * for OPTIONS.")
-_BAD_BYTES: Final = BAD_REQUEST("A header holds a control character, or a CR or LF that stands alone.")
+BAD_BYTES: Final = BAD_REQUEST("A header holds a control character, or a CR or LF that stands alone.")
 _NO_COLON: Final = BAD_REQUEST("A header line has no colon.")
 _BAD_NAME: Final = BAD_REQUEST("A header name is not a token directly before its colon.")
 _TWO_HOSTS: Final = BAD_REQUEST("There are two Host headers.")
@@ -176,12 +176,12 @@ class RequestFields:
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
     """Give (method, target, whether it is HTTP/1.0) of a request line, or why it is refused (RFC 9112 §3)."""
     parts = line.split(b" ")
-    if len(parts) != 3 or line.translate(None, _LINE_BYTES):
-        return _BAD_LINE
+    if len(parts) != 3 or line.translate(None, LINE_BYTES):
+        return BAD_LINE
     method, target, version = parts
     if version != b"HTTP/1.1" and version != b"HTTP/1.0":  # noqa: PLR1714 -- quicker than a tuple, once a request
         known_form = _VERSION.fullmatch(version) is not None
-        return BAD_VERSION("This port speaks HTTP/1.1 and HTTP/1.0.") if known_form else _BAD_LINE
+        return BAD_VERSION("This port speaks HTTP/1.1 and HTTP/1.0.") if known_form else BAD_LINE
     if method not in _COMMON_METHODS:
         refused = _judge_method(method)
         if refused is not None:
@@ -192,10 +192,10 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
 
 
 def _judge_method(method: bytes) -> Fault | None:
-    if len(method) > _METHOD_BYTES:
-        return _LONG_METHOD
+    if len(method) > METHOD_BYTES:
+        return LONG_METHOD
     if TOKEN.fullmatch(method) is None:
-        return _BAD_LINE
+        return BAD_LINE
     if method in (b"CONNECT", b"TRACE"):
         # RFC 9110 §9.3.6: a tunnel is not a reverse proxy's to open; §9.3.8: TRACE would show what the gateway adds.
         sentence = f"{method.decode()} is not offered by this gateway."
@@ -352,7 +352,7 @@ def _drop(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
 
 def _malformed(_: RequestFields, line: bytes, _trusted: bool) -> bool | Fault:
     if line.translate(None, VALUE_BYTES):
-        return _BAD_BYTES
+        return BAD_BYTES
     return _BAD_NAME if b":" in line else _NO_COLON
 
 
@@ -535,24 +535,6 @@ def _is_websocket_key(key: bytes | None) -> bool:
         return False
 
 
-def first_flaw(partial: bytes) -> Fault | None:
-    """Say what is already wrong with a head that has not fully arrived, so that its end need not be waited for.
-
-    Only what no further byte can mend is reported: controls, a CR or LF that stands alone, a malformed first line.
-    """
-    whole = partial[:-1] if partial.endswith(b"\r") else partial
-    line, ended, _ = whole.partition(CRLF)
-    if line.translate(None, _LINE_BYTES):
-        return _BAD_LINE
-    if not ended:
-        return None
-    parsed = parse_request_line(line)
-    if isinstance(parsed, Fault):
-        return parsed
-    stray = any(field.translate(None, VALUE_BYTES) for field in split_block(whole[len(line) :]))
-    return _BAD_BYTES if stray else None
-
-
 def seeming(head: bytes) -> tuple[bytes, bytes, bytes]:
     """Give what a head that was refused or is not complete seems to say: method, target, host; b"" for the unsaid.
 
@@ -565,4 +547,4 @@ def seeming(head: bytes) -> tuple[bytes, bytes, bytes]:
         target = version  # the line was cut before its version
     fields = (field.partition(b":") for field in block.split(CRLF))
     host = next((value.strip(b" \t") for name, _, value in fields if name.lower() == b"host"), b"")
-    return method[:_METHOD_BYTES] if blank else b"", target, host[:_HOST_BYTES]
+    return method[:METHOD_BYTES] if blank else b"", target, host[:_HOST_BYTES]

@@ -26,7 +26,7 @@ from devhost_server.failures import (
     Fault,
 )
 from devhost_server.http import chunked, reuse
-from devhost_server.http.fields import VALUE_BYTES
+from devhost_server.http.fields import is_clean
 from devhost_server.http.forward import informational_head
 from devhost_server.http.resets import reset_when_closed
 from devhost_server.http.response_head import ResponseHead, parse_response
@@ -64,6 +64,7 @@ class ServerConnection(asyncio.Protocol):
         "_interim",
         "_left",
         "_look",
+        "_partial",
         "_paused",
         "_state",
         "_wheel",
@@ -95,7 +96,8 @@ class ServerConnection(asyncio.Protocol):
         self.served = 0  # requests begun on it
         self._wheel = wheel
         self._state = _IDLE
-        self._buffer = b""
+        self._buffer = b""  # behind a 101
+        self._partial = bytearray()  # of a response head
         self._framing = _NO_BODY
         self._left = 0
         self._decoder: chunked.ChunkedDecoder | None = None
@@ -233,7 +235,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def heard(self) -> bool:
         """Whether anything of an answer has come since the last request was sent."""
-        return self._interim > 0 or bool(self._buffer)
+        return self._interim > 0 or bool(self._partial)
 
     def detach(self) -> int:
         """Part from the exchange; return the reasons against using the connection again, 0 for none.
@@ -242,6 +244,7 @@ class ServerConnection(asyncio.Protocol):
         """
         exchange, self.exchange = self.exchange, None
         self.deadline = NEVER
+        self._decoder = None  # its trailers may be large
         reasons = self.reasons
         if self._state != _DONE or self.transport.is_closing():
             self.reasons = reasons = reasons | Reason.UNFINISHED
@@ -325,9 +328,14 @@ class ServerConnection(asyncio.Protocol):
     # -- the response head --------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
+        if self._partial:
+            seen = len(self._partial)
+            self._partial += data
+            if self._partial.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
+                self._judge_partial(seen)
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
         while self._state == _HEAD:
             target = self.target
             if data.startswith(target.known_head_text):
@@ -336,7 +344,8 @@ class ServerConnection(asyncio.Protocol):
             else:
                 end = data.find(b"\r\n\r\n")
                 if end < 0 or end > _HEAD_LIMIT:
-                    self._keep_partial(data)
+                    self._partial += data
+                    self._judge_partial(0)
                     return
                 head = self._analyse(data[:end])
             if isinstance(head, Fault):
@@ -362,14 +371,12 @@ class ServerConnection(asyncio.Protocol):
             self.target.known_head_text, self.target.known_head = text + b"\r\n\r\n", head
         return head
 
-    def _keep_partial(self, data: bytes) -> None:
-        """Keep a head that has not fully come, unless it is already too large or beyond mending."""
-        if len(data) > _HEAD_LIMIT:
+    def _judge_partial(self, seen: int) -> None:
+        """Refuse a head that has not fully come, and never will as it should; `seen` of its bytes have been judged."""
+        if len(self._partial) > _HEAD_LIMIT:
             self._fail(UPSTREAM_HEAD_SIZE(f"The answer's head is larger than {_HEAD_LIMIT} bytes."))
-        elif not b"HTTP/1.".startswith(data[:7]) or not _only_crlf(data):
+        elif not b"HTTP/1.".startswith(self._partial[:7]) or not is_clean(self._partial, max(seen - 1, 0)):
             self._fail(UPSTREAM_PROTOCOL("The answer does not begin as HTTP/1.1 does."))
-        else:
-            self._buffer = data
 
     def _interim_response(self, head: ResponseHead, rest: bytes) -> bool:
         """Act on a 1xx; True if the final response is still awaited."""
@@ -528,7 +535,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.post(UPSTREAM_INCOMPLETE("The target sent an interim answer and closed without a final one."))
         elif state == _HEAD:
             how = "reset" if exc is not None else "closed"
-            begun = " in the middle of its head" if self._buffer else " without an answer"
+            begun = " in the middle of its head" if self._partial else " without an answer"
             exchange.post(UPSTREAM_RESET(f"The target {how} the connection{begun}."))
 
     def _unsent(self) -> bool:
@@ -574,9 +581,3 @@ def _said_goodbye(transport: asyncio.Transport) -> bool:
 def _nothing_to_read(_milliseconds: int) -> object:
     """Look at a transport that has no socket, as those of the benchmarks."""
     return None
-
-
-def _only_crlf(data: bytes) -> bool:
-    """Whether every control in the beginning of a head belongs to a CRLF (the last CR may still get its LF)."""
-    whole = data[:-1] if data.endswith(b"\r") else data
-    return whole.translate(None, VALUE_BYTES) == b"\r\n" * whole.count(b"\r\n")

@@ -11,6 +11,7 @@ from typing import Final
 
 from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.hangups import Hangups
+from devhost_server.http.progress import Progress
 
 # RFC 6455 §7.4.1: 1001, going away. From the server unmasked; towards the target masked (§5.3), here with a zero mask.
 _CLOSE_TO_CLIENT: Final = b"\x88\x02\x03\xe9"
@@ -138,12 +139,14 @@ class _Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        self._tunnel.reads_slowly(self)
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
             self._tunnel.hangups.watch(self.other.transport)
 
     def resume_writing(self) -> None:
         self.paused = False
+        self._tunnel.reads_on(self)
         self._tunnel.hangups.forget(self.other.transport)
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
@@ -156,10 +159,10 @@ class Tunnel:
         "_client",
         "_ended",
         "_idle",
-        "_open",
+        "_progress",
         "_target",
         "_wheel",
-        "_worker_lost",
+        "_write_idle",
         "bytes_down",
         "bytes_up",
         "clock",
@@ -182,6 +185,7 @@ class Tunnel:
         wheel: Wheel,
         hangups: Hangups,
         ended: Callable[[], None],
+        write_idle: float = NEVER,
     ) -> None:
         self.websocket = websocket
         self.bytes_up = 0
@@ -194,6 +198,8 @@ class Tunnel:
         self.deadline = self.last_moved + idle
         self.visit = NEVER
         self._idle = idle
+        self._write_idle = write_idle  # how long the client may take nothing of what waits for it
+        self._progress: Progress | None = None  # of the client, while something waits for it
         self._wheel = wheel
         self._ended: Callable[[], None] | None = ended
         self._client = _Side(self, client, FrameFollower() if websocket else None)
@@ -281,7 +287,10 @@ class Tunnel:
     def expire(self, now: float) -> None:
         """Close a tunnel in which nothing has moved for its idle time."""
         due = self.last_moved + self._idle
-        if self.closing:
+        progress = self._progress
+        if progress is not None and progress.has_stalled(now):
+            self.cut()
+        elif self.closing:
             self.deadline = NEVER
             for side in (self._client, self._target):
                 if side.follower is not None and side.follower.between_frames:
@@ -293,7 +302,18 @@ class Tunnel:
             self._client.transport.abort()
             self._target.transport.abort()
         else:
-            self.deadline = due
+            self.deadline = due if progress is None else min(due, now + progress.step)
+
+    def reads_slowly(self, side: _Side) -> None:
+        """Note that a side does not take what is written to it; the client has only so long."""
+        if side is self._client and self._write_idle < NEVER:
+            self._progress = Progress(side.transport, self._write_idle, self.clock())
+            self._move_deadline(min(self._progress.step, max(self.deadline - self.clock(), 0.0)))
+
+    def reads_on(self, side: _Side) -> None:
+        """Note that a side has caught up."""
+        if side is self._client:
+            self._progress = None
 
     def _move_deadline(self, seconds: float) -> None:
         self.deadline = self.clock() + seconds
@@ -305,7 +325,8 @@ class Tunnel:
         for side in (self._client, self._target):
             side.transport.close()
             if side.transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(_HALF_CLOSED_SECONDS, side.transport.abort)
+                patience = self._write_idle if side is self._client else _HALF_CLOSED_SECONDS
+                asyncio.get_running_loop().call_later(min(patience, _HALF_CLOSED_SECONDS), side.transport.abort)
         self._finish()
 
     def _finish(self) -> None:

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from devhost_server.observe.access_line import JsonLines
+from devhost_server.observe.console_line import ConsoleLines
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
@@ -62,30 +63,33 @@ def _unopened(destination: str | None, error: OSError) -> str:
 class AccessLog:
     """One worker's access log. `destination` is a path, "stdout" or None for no log at all.
 
+    On a terminal its lines are for people, unless `json` asks for JSON everywhere.
     One that cannot be opened is told, and tried again while there are lines for it.
     """
 
-    def __init__(self, destination: str | None, row: memoryview, worker: int) -> None:
+    def __init__(self, destination: str | None, row: memoryview, worker: int, *, json: bool = False) -> None:
         self._destination = destination
         self._row = row
         self._worker = b"%d" % worker
         self._lines: list[bytes] = []
         self._size = 0
         self._stuck = False
-        self._form = JsonLines(worker)
+        self._json = json
+        self._json_lines = JsonLines(worker)
+        self._form: JsonLines | ConsoleLines = self._json_lines
         self._sink: Sink | None = None
         self._retry_at = self._quiet_until = 0.0  # monotonic seconds
         self.enabled = destination is not None
         self.reopen()
 
     @classmethod
-    def opened(cls, destination: str | None, row: memoryview, worker: int) -> "AccessLog":
+    def opened(cls, destination: str | None, row: memoryview, worker: int, *, json: bool = False) -> "AccessLog":
         """Make one that is open. Raises `AccessLogError`."""
-        log = cls(None, row, worker)
+        log = cls(None, row, worker, json=json)
         log._destination, log.enabled = destination, destination is not None
         if destination is not None:
             try:
-                log._sink = _open(destination)
+                log._use(_open(destination))
             except OSError as error:
                 raise AccessLogError(_unopened(destination, error)) from None
         return log
@@ -111,7 +115,11 @@ class AccessLog:
             return
         if self._sink is not None:
             self._sink.close()
+        self._use(sink)
+
+    def _use(self, sink: "Sink") -> None:
         self._sink = sink
+        self._form = ConsoleLines() if sink.is_terminal and not self._json else self._json_lines
 
     def _failed(self, sentence: str) -> None:
         """Let a destination that fails alone for a moment, and say that it fails, though not each time."""
@@ -223,6 +231,11 @@ class Sink:
 
     def _send(self, piece: bytes) -> int:
         return os.write(self._fd, piece)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person may be reading."""
+        return os.isatty(self._fd)
 
     def close(self) -> None:
         """Close the file."""

@@ -25,7 +25,8 @@ class LogOptions(Options):
         default="info", description="Least severe message that is logged: debug, info, warning or error."
     )
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="json, console, or auto: console on a terminal, else json."
+        default="auto",
+        description="json, console, or auto: console on a terminal, else json; requests likewise.",
     )
     access: Annotated[str | None, BeforeValidator(_access_target), Written("path")] = Field(
         default="stdout", description="Access log: stdout, the path of a file (`./` in front if relative), or null."

@@ -5,9 +5,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from devhost_server.failures import Fault
+from devhost_server.http.options import Limits
+from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.request_head import (
     RequestFields,
-    first_flaw,
     parse_request_block,
     parse_request_line,
     split_absolute,
@@ -351,6 +352,43 @@ def test_no_other_reader_finds_another_length(body: bytes) -> None:
         compare(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n" + body + SENTINEL)
 
 
+def judged(partial: bytes, size: int = 1 << 20) -> Fault | None:
+    """Say what is wrong with a head that has come so far, in pieces of `size` bytes."""
+    head = PartialHead(Limits())
+    fault: Fault | None = None
+    for at in range(0, len(partial), size):
+        assert head.feed(partial[at : at + size]) < 0
+        fault = fault or head.judge()
+    return fault
+
+
+@given(st.lists(st.one_of(plausible_requests(), requests()), min_size=1, max_size=1).map(b"".join), st.integers(1, 5))
+def test_a_head_that_comes_in_pieces_is_judged_as_it_is_whole(stream: bytes, size: int) -> None:
+    partial = stream.partition(b"\r\n\r\n")[0]
+    whole, pieces = judged(partial), judged(partial, size)
+    assert (whole is None) == (pieces is None)
+    assert whole is None or pieces is None or whole.failure.status == pieces.failure.status
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize(
+    ("partial", "status"),
+    [
+        (b"GET /" + b"a" * 20_000, 414),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n", 414),
+        (b"M" * 33, 400),
+        (b"M" * 20_000, 400),
+        (b"M" * 33 + b" /" + b"a" * 20_000, 400),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 70_000, 431),
+        (b"GET / HTTP/1.1" + b"\r\nA: b" * 130, 431),
+    ],
+)
+def test_what_is_too_long_is_seen_however_it_comes(partial: bytes, status: int, size: int) -> None:
+    fault = judged(partial, size)
+    assert fault is not None
+    assert fault.failure.status == status
+
+
 @given(st.lists(st.one_of(plausible_requests(), requests()), min_size=1, max_size=1).map(b"".join), st.data())
 def test_a_flaw_is_never_seen_early_in_a_head_that_is_accepted(stream: bytes, data: st.DataObject) -> None:
     head, complete, _ = stream.partition(b"\r\n\r\n")
@@ -358,7 +396,7 @@ def test_a_flaw_is_never_seen_early_in_a_head_that_is_accepted(stream: bytes, da
     line, _, _ = head.partition(b"\r\n")
     sound = bool(complete) and not isinstance(parse_request_line(line), Fault)
     sound = sound and not isinstance(parse_request_block(head[len(line) :], b"GET", trusted=False), Fault)
-    if first_flaw(partial) is not None:
+    if judged(partial) is not None:
         assert not sound
 
 
@@ -368,11 +406,11 @@ def test_a_flaw_is_never_seen_early_in_a_head_that_is_accepted(stream: bytes, da
      b"GET / HTTP/1.1\r\nA: \x01"],
 )  # fmt: skip
 def test_flaws_that_nothing_can_mend_are_seen_at_once(partial: bytes) -> None:
-    assert first_flaw(partial) is not None
+    assert judged(partial) is not None
 
 
 @pytest.mark.parametrize(
     "partial", [b"", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHost: a\r", b"GET / HTTP/1.1\r\n"]
 )
 def test_a_head_that_may_still_become_good_is_waited_for(partial: bytes) -> None:
-    assert first_flaw(partial) is None
+    assert judged(partial) is None

@@ -1,12 +1,13 @@
 """What it costs: memory at rest, memory while large bodies pass slow peers, and many requests without an error."""
 
+import contextlib
 import os
 import time
 from typing import Any
 
 import pytest
 
-from tests.integration.helpers import EchoGateway, Peak, Storm, pss_kib
+from tests.integration.helpers import PATIENT, EchoGateway, Peak, Storm, pss_kib
 from tests.support import RawClient, Received, ScriptedUpstream, UpstreamConnection, request, wait_until
 
 MIB = 1024 * 1024
@@ -139,3 +140,41 @@ def test_10000_requests_on_64_connections_without_an_error(
             slowest = max(storm.latencies) * 1000
             print(f"\n{total} requests on 64 connections in {took:.1f} s, slowest {slowest:.0f} ms")
         wait_until(lambda: len(gateway.access_log()) == total, 3)
+
+
+# What makes a head large: each alone, up to what the limits take.
+LARGE_HEADS = {
+    "many lines": [(f"X-Large-{number}", "v" * 490) for number in range(120)],
+    "one line": [("Cookie", "a=" + "v" * 60_000)],
+    "browser": [("Cookie", "a=" + "v" * 3000), ("User-Agent", "u" * 250), ("Referer", "http://a.test/" + "r" * 250)],
+}
+
+
+@pytest.mark.parametrize(
+    ("connections", "kind"),
+    [(400, kind) for kind in LARGE_HEADS] + [pytest.param(10_000, "many lines", marks=LONG)],
+)
+def test_an_idle_connection_is_small_whatever_came_before(
+    connections: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = {"timeouts": {**PATIENT["server"]["timeouts"], "keepalive": "10m"}}
+    route = {"fixed": {"host": "fixed.test", "respond": {"body": "hello"}}}
+    with EchoGateway(routes=route, server=server) as gateway, contextlib.ExitStack() as stack:
+        (worker,) = gateway.worker_pids()
+        hosts = ["fixed.test"] * (connections - 40) + ["wire.test"] * 40
+        for host in (*hosts[:20], *hosts[-20:]):
+            with RawClient(gateway.port) as client:
+                client.send(request("GET", "/" + "p" * 15_000, LARGE_HEADS[kind], host=host))
+                client.read_response()
+        before = pss_kib(worker)
+        for number, host in enumerate(hosts):
+            client = stack.enter_context(RawClient(gateway.port, remember=False))
+            client.send(request("GET", f"/{number}" + "p" * 1000, LARGE_HEADS[kind], host=host))
+            assert client.read_response().status == 200
+        for _ in range(12):
+            print((pss_kib(worker) - before) / connections)
+            time.sleep(1)
+        wait_until(lambda: pss_kib(worker) - before < 8 * connections, 1)
+        with capsys.disabled():
+            each = (pss_kib(worker) - before) / connections
+            print(f"\n{connections} idle connections after heads of {kind}: {each:.1f} KiB each")
