@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from devhost_server.snapshot import Snapshot
 
 # Peers remembered: parsing an address costs more than forwarding a request.
-_PEERS: Final = 4096
+_PEERS: Final = 2048
 # How long an idle connection may still be used for a request that was under way when a drain began.
 _DRAIN_IDLE_SECONDS: Final = 1.0
 

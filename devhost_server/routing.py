@@ -22,7 +22,7 @@ R = TypeVar("R")
 # Host values seen are remembered so that a host is parsed once, not once a request: this many besides each that a
 # route names, with and without a port. The bound keeps a scan of random names from growing a worker; past it the memory
 # starts anew, which costs a few microseconds a host.
-HOST_MEMORY: Final = 4096
+HOST_MEMORY: Final = 1024
 
 _SLASHES: Final = re.compile(rb"/{2,}")
 # RFC 9110 §7.2 with RFC 3986 §3.2.2: a registered name or IPv4 address, or a bracketed IPv6 address, and a port

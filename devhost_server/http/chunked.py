@@ -8,7 +8,7 @@ Framing is made anew on the other side, so nothing malformed is ever passed on.
 import re
 from typing import Final
 
-from devhost_server.http.fields import CRLF, filter_trailers
+from devhost_server.http.fields import CRLF, filter_trailers, is_clean
 
 # Sixteen digits fit 64 bits; more would be leading zeros at best and an overflow somewhere behind us at worst.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
@@ -18,8 +18,6 @@ _LINE_LIMIT: Final = 1024
 # Bounds all extensions of one body: without it a client sends one byte of content per kilobyte of extension (the
 # resource attack of RFC 9112 §7.1.1).
 _EXTENSIONS_LIMIT: Final = 16 * 1024
-
-_STRAY: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 
 LAST_CHUNK: Final = b"0\r\n"
 END: Final = b"0\r\n\r\n"
@@ -49,7 +47,7 @@ class ChunkedDecoder:
         "_extensions",
         "_judged",
         "_left",
-        "_seen",
+        "_section",
         "_size",
         "_state",
         "_trailer_limit",
@@ -64,7 +62,7 @@ class ChunkedDecoder:
         self._buffer = b""
         self._extensions = 0
         self._judged = 0  # bytes of an unfinished trailer section whose lines have been judged
-        self._seen = 0  # bytes of it that have been looked at for a stray CR or LF
+        self._section = bytearray()  # what has come of it
         self._trailer_limit = trailer_limit
         self._trailer_lines = trailer_lines
         self._size = _PADDED_SIZE if padded else _SIZE
@@ -84,6 +82,9 @@ class ChunkedDecoder:
         pieces: list[bytes] = []
         at, size = 0, len(data)
         while at < size:
+            if self._state == _TRAILERS:
+                self._take_trailers(data[at:])
+                break
             if self._state == _DATA:
                 taken = min(self._left, size - at)
                 pieces.append(data[at : at + taken])
@@ -97,9 +98,6 @@ class ChunkedDecoder:
                 self._buffer = data[at:]
                 return pieces
             at = step
-            if self._state == _DONE:
-                self.rest = data[at:]
-                break
         return pieces
 
     def _read_end(self, data: bytes, at: int) -> int:
@@ -113,8 +111,6 @@ class ChunkedDecoder:
         raise ChunkedError("The data of a chunk is not followed by CRLF.")
 
     def _read_line(self, data: bytes, at: int) -> int:
-        if self._state == _TRAILERS:
-            return self._read_trailers(data, at)
         end = data.find(CRLF, at, at + _LINE_LIMIT)
         if end < 0:
             self._judge_partial(data[at : at + _LINE_LIMIT])
@@ -138,32 +134,34 @@ class ChunkedDecoder:
         if whole and self._size.fullmatch(whole) is None:
             raise ChunkedError("A chunk does not begin with its size in hexadecimal digits.")
 
-    def _read_trailers(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n\r\n", at + max(self._seen - 3, 0), at + self._trailer_limit)
+    def _take_trailers(self, data: bytes) -> None:
+        """Take in more of the trailer section; each byte is looked at once, however many come at a time."""
+        section = self._section
+        seen = len(section)
+        section += data
+        end = section.find(b"\r\n\r\n", max(seen - 3, 0), self._trailer_limit)
         if end < 0:
-            if len(data) - at >= self._trailer_limit:
+            if len(section) >= self._trailer_limit:
                 raise ChunkedError("The trailer section is too long.")
-            self._judge_trailers(data, at)
-            return -1
-        if data.count(CRLF, at, end) > self._trailer_lines:
+            self._judge_trailers(seen)
+            return
+        if section.count(CRLF, 0, end) > self._trailer_lines:
             raise ChunkedError("The trailer section has too many lines.")
-        trailers = filter_trailers(data[at:end])
+        trailers = filter_trailers(bytes(section[:end]))
         if trailers is None:
             raise ChunkedError("The trailer section is malformed.")
         self.trailers = trailers
+        self.rest = bytes(section[end + 4 :])
+        self._section.clear()
         self._state = _DONE
-        return end + 4
 
-    def _judge_trailers(self, data: bytes, at: int) -> None:
-        """Refuse an unfinished trailer section that cannot become a good one.
-
-        Each line is judged once: judging all of them with every byte that comes would let a client choose our work.
-        """
-        last = data.rfind(CRLF, at + self._judged)
-        if last > at + self._judged:
-            if filter_trailers(data[at + self._judged : last]) is None:
+    def _judge_trailers(self, seen: int) -> None:
+        """Refuse an unfinished trailer section that cannot become a good one; `seen` bytes of it were judged before."""
+        section = self._section
+        last = section.rfind(CRLF, max(self._judged, seen - 1))
+        if last > self._judged:
+            if filter_trailers(bytes(section[self._judged : last])) is None:
                 raise ChunkedError("The trailer section is malformed.")
-            self._judged = last - at
-        if _STRAY.search(data, max(at + self._judged, at + self._seen - 1)):
-            raise ChunkedError("The trailer section holds a CR or LF that stands alone.")
-        self._seen = len(data) - at
+            self._judged = last
+        if not is_clean(section, max(self._judged, seen - 1, 0)):
+            raise ChunkedError("The trailer section holds a control, or a CR or LF that stands alone.")

@@ -127,7 +127,7 @@ def tokens(value: bytes) -> tuple[bytes, ...]:
     return _tokens(value) if len(value) <= _REMEMBERED_LENGTH else _tokens.__wrapped__(value)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)  # half a megabyte at the very most: a tuple of blanks takes many times its text
 def _tokens(value: bytes) -> tuple[bytes, ...]:
     return tuple(token for token in (part.strip(b" \t").lower() for part in value.split(b",")) if token)
 
