@@ -128,6 +128,24 @@ def test_a_slow_but_steady_reader_gets_everything(wire: WireUnderTest, upstream:
     assert seconds_since(start) > 2.5, "slower than the write timeout"
 
 
+def test_a_stalled_reader_has_its_time_from_the_last_byte_that_it_took(
+    gateway: WireUnderTest, upstream: ScriptedUpstream
+) -> None:
+    upstream.serve(response(200, (), b"x" * (64 * MIB)))
+    client = gateway.connect(receive_buffer=32768, remember=False)
+    began = time.monotonic()
+    client.send(gateway.request("GET", "/stalled"))
+    incoming = client.start_response()
+    while seconds_since(began) < 0.3:
+        incoming.read(256 * 1024)
+        took = seconds_since(began)
+    server = gateway.gateway
+    assert server is not None
+    entry = wait_until(lambda: next((e for e in server.access_log() if e["target"] == "/stalled"), None), 5)
+    assert entry["flag"] == "DC"
+    assert 0.9 < entry["duration_ms"] / 1000 - took < 1.6, "a second, and not up to two"
+
+
 @pytest.mark.case("SL-07")
 def test_500_slow_heads_do_not_disturb_50_users(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
     slow = [wire.connect() for _ in range(500)]

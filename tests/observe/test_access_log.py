@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devhost_server.exchange import Exchange
@@ -217,7 +217,6 @@ long = st.builds(lambda pieces, count: b"".join(pieces) * count, st.lists(st.sam
                  st.sampled_from([1, 40, 400, 9000]))  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(long, long, long, long, long, long)
 def test_a_line_fits_into_one_piece_of_a_pipe(
     target: bytes, method: bytes, host: bytes, agent: bytes, referer: bytes, trace: bytes

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devhost_server.failures import CONNECT_REFUSED
@@ -97,7 +97,6 @@ texts = st.builds(lambda pieces, count: b"".join(pieces) * count, st.lists(st.sa
                   st.sampled_from([1, 40, 9000]))  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, texts, texts)
 def test_whatever_a_client_sends_is_one_line_that_fits(target: bytes, host: bytes, method: bytes) -> None:
     line = ConsoleLines().line(exchange(target, host=host, method=method, route=Route("r" * 63, 0)))
