@@ -496,6 +496,7 @@ def hop_lines(
     lines, options = b"", []
     if reasons & Reason.BODY:
         # Told that the connection ends, a target that leaves the body unread does not take it for a request either.
+        # It is told so by that word alone: some (Python's http.server) know no lists there.
         options.append(b"close")
     if not old:  # RFC 9110 §10.1.1, §7.8: it neither expects nor upgrades; it has no chunks either
         if fields.chunked:
@@ -508,7 +509,7 @@ def hop_lines(
         if upgrade is not None:
             options.append(b"Upgrade")
             lines += b"\r\nUpgrade: " + upgrade
-        if fields.trailers_welcome:
+        if fields.trailers_welcome and not reasons & Reason.BODY:
             options.append(b"TE")
             lines += b"\r\nTE: trailers"
     return lines + (b"\r\nConnection: " + b", ".join(options) if options else b"") + _NO_HOP

@@ -143,6 +143,8 @@ def unread(words: Words) -> Iterator[Attack]:
                 how = f"{method} {path} {'whole' if hidden is words.hidden else 'open'}"
                 yield Attack(how, (words.framed(method, path, hidden),))
             yield Attack(f"{method} {path} chunked", (words.chunked(method, path, words.hidden),))
+            options = (b"TE: trailers", b"Connection: TE, keep-alive", b"Keep-Alive: timeout=5")
+            yield Attack(f"{method} {path} with options", (words.framed(method, path, words.hidden, *options),))
             late = words.head(method, path, b"Content-Length: %d" % len(words.hidden))
             yield Attack(f"{method} {path}, behind the answer", (late, words.hidden))
     for path in ("/lazy/TAG", "/early/TAG"):

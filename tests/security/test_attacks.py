@@ -12,7 +12,6 @@ from tests.support import Gateway
 
 _SHOWN = 12
 _VICTIMS = 2
-_ASKED = 2  # times, by each victim beside an attack
 # What takes luck is tried more often: surplus bytes must come between one victim and the next.
 _TRIES = {"surplus": 3}
 _OVER_TLS = ("upgrades", "surplus", "unread")
@@ -26,7 +25,7 @@ def suits(found: Attack, kind: Kind) -> bool:
 
 
 def attack(lane: Lane, watch: Watch, family: str, which: Iterable[int]) -> None:
-    """Send those of a family's attacks down a lane, one after the other, while victims stand in line behind each."""
+    """Send those of a family's attacks down a lane: victims stand in line beside each, and one asks behind it."""
     build = FAMILIES[family]
     victims = [Victim(lane.gateway.port, lane.host) for _ in range(_VICTIMS)]
     with ThreadPoolExecutor(_VICTIMS) as crowd:
@@ -39,9 +38,10 @@ def attack(lane: Lane, watch: Watch, family: str, which: Iterable[int]) -> None:
                 continue
             lane.after = found.name
             watch.senders[tag] = lane.host, found.name
-            asking = [crowd.submit(lane.check, victim, _ASKED) for victim in victims]
+            asking = [crowd.submit(lane.check, victim) for victim in victims]
             lane.send(found.parts)
             wait(asking)
+            lane.check(victims[0])
     for victim in victims:
         victim.close()
     lane.ask_afterwards()
