@@ -62,6 +62,11 @@ class Waiter:
         self.exchange: Exchange | None = exchange
         self.until = NEVER
 
+    def connect_seconds(self, usual: float) -> float:
+        """Return how long a connection may take that is made for it: its route may have time-outs of its own."""
+        route = None if self.exchange is None else self.exchange.route
+        return usual if route is None or route.timeouts is None else route.timeouts.connect
+
     def leave(self) -> Exchange | None:
         """Stop waiting; give who waited, None if nobody did any more."""
         exchange, self.exchange = self.exchange, None
@@ -328,13 +333,14 @@ class Target:
     async def _make(self, waiter: Waiter) -> None:
         """Make one connection and hand it on; on failure tell the exchange that asked for it."""
         began = time.monotonic()
+        patience = waiter.connect_seconds(self.timeouts.connect)
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with asyncio.timeout(patience):
                 connection = await self._dial()
         except OSError as error:  # TimeoutError, gaierror and SSLError are among them
             self._open -= 1
             self._dialling -= 1
-            self._failed(waiter, self._explain(error, time.monotonic() - began))
+            self._failed(waiter, self._explain(error, time.monotonic() - began, patience))
             return
         self._dialling -= 1
         self.row[self.cell + TargetCell.FAILING_SINCE] = 0
@@ -357,10 +363,10 @@ class Target:
             _, connection = await loop.create_connection(factory, self.host, self.port, ssl=self._tls)
         return connection
 
-    def _explain(self, error: OSError, seconds: float) -> Fault:
+    def _explain(self, error: OSError, seconds: float, patience: float) -> Fault:
         where, after = self.address, f"after {seconds * 1000:.0f} ms"
         if isinstance(error, TimeoutError):
-            return CONNECT_TIMEOUT(f"{where} did not accept a connection within {self.timeouts.connect:g} s.")
+            return CONNECT_TIMEOUT(f"{where} did not accept a connection within {patience:g} s.")
         if isinstance(error, socket.gaierror):
             return DNS_FAILED(f"The name {self.host} does not resolve: {error.strerror}.")
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Gateway, RawClient, Received, Response, ScriptedUpstream, UpstreamConnection, request
+from tests.support import (
+    Gateway,
+    RawClient,
+    Received,
+    Response,
+    ScriptedUpstream,
+    UpstreamConnection,
+    blackhole,
+    request,
+)
 from tests.support.messages import chunk
 from tests.support.websocket import acceptance, handshake
 
@@ -79,6 +88,19 @@ def test_a_route_of_a_named_upstream_has_time_outs_of_its_own(
             assert (answer.status, answer.body) == (200, b"firstsecond")
         else:
             assert answer.status == 504 if target == "/head" else not answer.complete
+
+
+def test_a_connection_is_waited_for_as_long_as_the_route_says() -> None:
+    with blackhole() as port:
+        config = {
+            "defaults": {"retries": {"attempts": 1}},
+            "upstreams": {"far": {"targets": f"http://127.0.0.1:{port}", "timeouts": {"connect": LONG}}},
+            "routes": {"near": {"host": "*", "upstream": "far", "timeouts": {"connect": SHORT}}},
+        }
+        with Gateway(config) as gateway:
+            answer = ask(gateway, "near.test")
+    assert answer.status == 504
+    assert b"within 0.3 s" in answer.body
 
 
 def test_its_tunnels_too(gateway: Gateway, server: ScriptedUpstream) -> None:
