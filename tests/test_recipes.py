@@ -1,5 +1,6 @@
 """The recipes: every block of YAML loads, and servers that are installed are run behind the gateway as it says."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 from tests.config.support import loaded
 from tests.support import Gateway, RawClient, ScriptedUpstream, free_port, request, wait_until
 from tests.support.net import accepts
+from tests.support.websocket import handshake, read_frame
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -91,6 +93,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
+
+
+def test_vite_reloads_the_page_through_the_gateway(tmp_path: Path) -> None:
+    folder = os.environ.get("RECIPES_VITE")  # where `npm install vite` was run
+    vite = Path(folder) / "node_modules" / ".bin" / "vite" if folder else None
+    if vite is None or not vite.exists():
+        pytest.skip("set RECIPES_VITE to a folder in which `npm install vite` was run")
+    page = tmp_path / "index.html"
+    page.write_text("<p>before</p>")
+    port = free_port()
+    command = (str(vite), str(tmp_path), "--host", "127.0.0.1", "--port", str(port), "--strictPort")
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: accepts(port), 60, "Vite listening")
+        with Gateway({"routes": {"web": {"to": port, "timeouts": {"response": "2m"}}}}) as gateway:
+            host = f"web.localhost:{gateway.port}"
+            with RawClient(gateway.port, timeout=60) as client:
+                client.send(request("GET", "/@vite/client", host=host))
+                script = client.read_response().body.decode()
+                client.send(request("GET", "/", host=host))
+                assert b"before" in client.read_response().body
+            token = re.search(r'wsToken = "([^"]+)"', script)
+            with RawClient(gateway.port, timeout=60) as client:
+                fields = (("Sec-WebSocket-Protocol", "vite-hmr"), ("Origin", f"http://{host}"))
+                client.send(handshake(f"/?token={token[1] if token else ''}", fields, host=host))
+                assert client.read_response().status == 101
+                assert b"connected" in read_frame(client).payload
+                page.write_text("<p>after</p>")
+                assert b"full-reload" in read_frame(client, 30).payload
+            with RawClient(gateway.port, timeout=60) as client:
+                client.send(request("GET", "/", host="stranger.example"))
+                assert client.read_response().status == 404, "no route"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_s3_and_webdav_see_the_name_that_the_client_uses() -> None:
