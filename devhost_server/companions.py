@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devhost_server.forks import (
-    forget_foreign_variables,
+    forget_variables,
     hold_signals,
     leave_group_signals_to_master,
     release_signals,
@@ -87,7 +87,7 @@ class Companion:
         try:
             leave_group_signals_to_master()
             release_signals()
-            forget_foreign_variables()
+            forget_variables()
             gc.unfreeze()
             self._run()
             status = 0

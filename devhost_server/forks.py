@@ -9,6 +9,10 @@ from typing import Final
 # What hosts set for other servers. gunicorn and uvicorn take defaults from them, and fail on some values.
 FOREIGN_VARIABLES: Final = ("FORWARDED_ALLOW_IPS", "PORT", "SENDFILE", "WEB_CONCURRENCY")
 
+# What libraries read while they run: the loader, the interpreter, the resolver, OpenSSL, the clock.
+_KEPT: Final = frozenset(("HOME", "HOSTALIASES", "LANG", "LOCALDOMAIN", "PATH", "RES_OPTIONS", "TMPDIR", "TZ", "TZDIR"))
+_KEPT_PREFIXES: Final = ("GLIBC_", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYTHON", "SSL", "UVLOOP_")
+
 _HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # What a terminal, a supervisor or an operator who means the master sends to every process there is.
@@ -69,7 +73,11 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def forget_foreign_variables() -> None:
-    """Take them out of the environment. Not for the master: configuration files may refer to them."""
-    for name in FOREIGN_VARIABLES:
-        os.environ.pop(name, None)
+def forget_variables() -> None:
+    """Take out of the environment what no process but the master needs: it may hold what only the master may know.
+
+    Configuration files may refer to any variable, tokens and passwords among them; so what stays is a list.
+    """
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
+            del os.environ[name]

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn, Self
 
 import setproctitle
@@ -29,10 +30,11 @@ from devhost_server.config import Loaded, Settings, Sources
 from devhost_server.cores import available_cores
 from devhost_server.drain import Cue, Phase, advance, receipt
 from devhost_server.forks import hold_signals, release_signals
+from devhost_server.identity import Identity, IdentityError
 from devhost_server.listeners import BACKLOG, ListenError, give_up, listen_all
 from devhost_server.liveness import Patience, Watchdog
 from devhost_server.observe import logs
-from devhost_server.observe.access_log import AccessLogError, check_destination
+from devhost_server.observe.access_log import AccessLogError, check_destination, keep_open
 from devhost_server.observe.publication import Publication
 from devhost_server.observe.scoreboard import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
 from devhost_server.options import Bind, parse_bind
@@ -99,6 +101,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         reloader: Reloader,
         sockets: "Sockets",
         companions: list[Companion],
+        identity: Identity | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         super().__init__(application)
@@ -113,6 +116,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         self._workers_option = reloader.settings.server.workers
         self._sockets = sockets
         self._companions = companions
+        self._identity = identity
+        self._asked = {Board.HUPS_ASKED: 0, Board.TERMS_ASKED: 0}
         self._reload_asked: str | None = None
         self._drain_over = 0.0  # monotonic seconds at which the present phase of the drain ends
         self._backoff = Backoff(_YOUNG_WORKER)
@@ -141,6 +146,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self._keep_processes()
             for number in self.wait_for_signals(timeout=self._wait()):
                 self._handle(number)
+            self._hear_control()
             self.reap_workers()
             self._look_for_life()
             self._look_for_readiness()
@@ -176,6 +182,13 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         handler = handlers.get(number)
         if handler is not None:
             handler()
+
+    def _hear_control(self) -> None:
+        """Take for signals what the control process asks for on the board, where it may not send any."""
+        for cell, number in ((Board.HUPS_ASKED, signal.SIGHUP), (Board.TERMS_ASKED, signal.SIGTERM)):
+            if self._board[cell] != self._asked[cell]:
+                self._asked[cell] = self._board[cell]
+                self._handle(number)
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -237,9 +250,11 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
 
     @staticmethod
     def after_fork(master: "Master", worker: GatewayWorker) -> None:
-        """Close what is not the business of a worker."""
+        """Close what is not the business of a worker, and be nobody that it need not be."""
         for listener in master._sockets.private:
             listener.close()
+        if master._identity is not None:
+            master._identity.become(dumpable=True)  # else the metrics could not count its descriptors
 
     @staticmethod
     def after_exit(master: "Master", worker: GatewayWorker) -> None:
@@ -371,6 +386,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         _log.info("one worker fewer: %d", self.num_workers)
 
     def _reopen_logs(self) -> None:
+        with contextlib.suppress(AccessLogError):  # the workers say so
+            self._reloader.prepare_log(self._reloader.settings.log.access)
         self._board[Board.REOPEN_LOGS] += 1
         _log.info("log files are opened anew")
 
@@ -610,7 +627,11 @@ class Sockets:
 
 
 def _companions(
-    settings: Settings, scoreboard: Scoreboard, publication: Publication, sockets: Sockets
+    settings: Settings,
+    scoreboard: Scoreboard,
+    publication: Publication,
+    sockets: Sockets,
+    identity: Identity | None,
 ) -> list[Companion]:
     """Make what runs beside the workers."""
     admin = settings.admin
@@ -619,15 +640,53 @@ def _companions(
 
     def run_control() -> None:
         sockets.close_but(sockets.admin)
+        if identity is not None:
+            identity.become()
         control.run(context)
 
     def run_echo() -> None:
         sockets.close_but(sockets.echo)
+        if identity is not None:
+            identity.become()
         if sockets.echo is not None:
             echo.serve(sockets.echo, parent=context.master_pid)
 
     companions = [Companion("control", run_control)]
     return companions if sockets.echo is None else [*companions, Companion("echo", run_echo)]
+
+
+def _identity(user: str | None) -> Identity | None:
+    """Return whom the other processes are to become, None if that is nobody else. Raises `IdentityError`."""
+    if os.geteuid():
+        if user is not None and Identity.find(user).uid != os.geteuid():
+            _log.warning("server.user is ignored: only what was started as root can become %s", user)
+        return None
+    if user is None:
+        _log.warning(
+            "running as root: whoever takes over any of these processes has the machine; set server.user to the user "
+            "that workers and the admin listener are to become"
+        )
+        return None
+    return Identity.find(user)
+
+
+def _prepare_log(identity: Identity | None, destination: str | None) -> None:
+    """See to it that workers can open the access log, or find it open. Raises `AccessLogError`.
+
+    As their user first: a file that root makes is one that they could not open.
+    """
+    if identity is not None and identity.can(lambda: check_destination(destination)):
+        return
+    check_destination(destination)
+    if identity is not None:
+        keep_open(destination)
+        _log.warning(
+            "log.access: %s may not open %s, so root has opened it: workers that run cannot follow a rotation; "
+            "give the folder to %s",
+            identity.name,
+            destination,
+            identity.name,
+        )
 
 
 def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> int:
@@ -639,18 +698,21 @@ def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> in
     logs.configure(settings.log)
     _raise_file_limit()
     try:
-        check_destination(settings.log.access)
+        identity = _identity(settings.server.user)
+        prepare_log = partial(_prepare_log, identity)
+        prepare_log(settings.log.access)
         sockets = Sockets.listen(settings)
-    except (AccessLogError, ListenError) as error:
+    except (AccessLogError, IdentityError, ListenError) as error:
         _log.error("%s", error)
         return EXIT_FAILED
     workers = _workers(settings)
     scoreboard = Scoreboard(_capacity(settings, workers))
     publication = Publication(scoreboard)
     scoreboard.board[Board.STARTED_AT] = time.time_ns() // 1000
-    reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication)
+    reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication, prepare_log)
     application = GatewayApplication(settings, scoreboard, publication, workers)
-    master = Master(application, reloader, sockets, _companions(settings, scoreboard, publication, sockets), heartbeat)
+    companions = _companions(settings, scoreboard, publication, sockets, identity)
+    master = Master(application, reloader, sockets, companions, identity, heartbeat)
     preload()
     # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
     gc.collect()

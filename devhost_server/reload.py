@@ -6,7 +6,7 @@ master publish the old configuration again: after a failed reload everybody serv
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,6 +31,7 @@ _PATIENCE: Final = 10.0
 # What a running process cannot change, with the reason that is given.
 _FIXED: Final = {
     "server.bind": "the listeners were made when the gateway started",
+    "server.user": "the processes became who they are when the gateway started",
     "admin": "the admin listener was made when the gateway started",
     "echo": "the echo upstream was made when the gateway started",
 }
@@ -63,8 +64,16 @@ class Reloader:
     """Publishes configurations. The clock is monotonic, in seconds."""
 
     def __init__(
-        self, sources: Sources, loaded: Loaded, instance: str, scoreboard: Scoreboard, publication: Publication
+        self,
+        sources: Sources,
+        loaded: Loaded,
+        instance: str,
+        scoreboard: Scoreboard,
+        publication: Publication,
+        prepare_log: Callable[[str | None], None] = check_destination,
     ) -> None:
+        # Makes sure that workers can open an access log; raises `AccessLogError`.
+        self.prepare_log = prepare_log
         self.settings: Settings = loaded.settings
         self.last: Report | None = None
         self._sources = sources
@@ -102,7 +111,7 @@ class Reloader:
             errors = self._unchangeable(settings)
             if not errors:
                 if settings.log.access != self.settings.log.access:  # workers go on with one that stays
-                    check_destination(settings.log.access)
+                    self.prepare_log(settings.log.access)
                 fallback = self._current
                 self._current = self._publish(settings, fallback.generation + 1)
                 self._pending = _Pending(self._current.generation, began, served, trigger, settings, fallback)
@@ -163,7 +172,12 @@ class Reloader:
 
     @staticmethod
     def _fixed(settings: Settings) -> dict[str, Any]:
-        return {"server.bind": settings.server.bind, "admin": settings.admin, "echo": settings.echo}
+        return {
+            "server.bind": settings.server.bind,
+            "server.user": settings.server.user,
+            "admin": settings.admin,
+            "echo": settings.echo,
+        }
 
     def _publish(self, settings: Settings, generation: int) -> Document:
         target_names = (

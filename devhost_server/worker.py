@@ -28,7 +28,7 @@ from gunicorn.workers.base import Worker
 from devhost_server.accepting import Acceptor
 from devhost_server.deadlines import TICK, Wheel
 from devhost_server.drain import Spread
-from devhost_server.forks import forget_foreign_variables, hold_signals, release_signals
+from devhost_server.forks import forget_variables, hold_signals, release_signals
 from devhost_server.gateway import Gateway
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.observe import logs
@@ -138,7 +138,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     def run(self) -> None:
         """Serve until told to stop."""
         _die_with_parent(self.ppid)
-        forget_foreign_variables()
+        forget_variables()
         gc.set_threshold(*_GC_THRESHOLDS)
         scoreboard, publication = self.app.scoreboard, self.app.publication
         self._row = scoreboard.row(self.slot)

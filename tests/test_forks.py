@@ -40,6 +40,15 @@ def test_streams_that_are_closed_lead_nowhere(closed: str, tmp_path_factory: pyt
     assert (zero, one, two) == (True, True, True)
 
 
+def test_only_what_libraries_need_is_left_of_the_environment() -> None:
+    code = "import os; from devhost_server.forks import forget_variables; forget_variables(); print(sorted(os.environ))"
+    kept = {"HOME": "/", "LC_ALL": "C", "PATH": "/bin", "PYTHONHASHSEED": "0", "SSL_CERT_FILE": "x", "TZ": "UTC"}
+    dropped = {"DEVHOST_ADMIN_TOKEN": "a", "DEVHOST__X": "a", "PORT": "1", "NOTIFY_SOCKET": "a", "DATABASE_URL": "a"}
+    environment = {**kept, **dropped, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert eval(done.stdout) == sorted({*kept, "PYTHONPATH"})
+
+
 # Runs before the program: a Ctrl-C comes in the middle of its first import that takes a while.
 INTERRUPT = """
 import os, signal, sys

@@ -190,6 +190,8 @@ class Admin:
     def _signal(self, number: int) -> None:
         try:
             os.kill(self.facts.master, number)
+        except PermissionError:  # the master is root, and this process is `server.user`: it looks at the board
+            self.scoreboard.board[Board.HUPS_ASKED if number == signal.SIGHUP else Board.TERMS_ASKED] += 1
         except ProcessLookupError:
             raise ProblemError(503, "The master is gone; this process ends as well.") from None
 

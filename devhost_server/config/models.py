@@ -41,6 +41,9 @@ _PATTERN: Final = re.compile(r"[*{}\[\]|^\\<>]|\.\+|(?<=/):|\$\Z")
 _WAYS: Final = ("to", "upstream", "respond")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 
+_ACCOUNT_PART: Final = r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,10})"
+_ACCOUNT: Final = re.compile(f"{_ACCOUNT_PART}(?::{_ACCOUNT_PART})?")
+
 
 def entry_name(text: str) -> str:
     """Check the name of a route or an upstream: it may become a host label and always becomes a metric label."""
@@ -123,6 +126,14 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def _account(value: object) -> object:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and _ACCOUNT.fullmatch(text):
+        return text
+    raise ValueError(f"{quote(value)} is not a user: NAME or NAME:GROUP is allowed, each a name or a number")
+
+
+Account = Annotated[str, BeforeValidator(_account, json_schema_input_type=str | int)]
 Name = Annotated[str, AfterValidator(entry_name), Written("name")]
 Network = Annotated[str, AfterValidator(network), Written("CIDR")]
 RoutePath = Annotated[str, AfterValidator(route_path), Written("path")]
@@ -164,6 +175,11 @@ class ServerOptions(Options):
     limits: Limits = Field(default=Limits(), description="What a client may send and hold.")
     timeouts: ClientTimeouts = Field(default=ClientTimeouts(), description="How long a client may take.")
     drain: DrainOptions = Field(default=DrainOptions(), description="How the gateway stops.")
+    user: Account | None = Field(
+        default=None,
+        description="`NAME[:GROUP]`: whom all processes but the master become when the gateway was started "
+        "as root; null: they stay root.",
+    )
 
 
 class EchoOptions(Options):

@@ -280,7 +280,7 @@ class _PolledSink(_SharedSink):
 
 def _open(destination: str) -> Sink:
     if destination != "stdout":
-        return _sink_for(os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o640))
+        return _sink_for(_open_path(destination))
     mode = os.fstat(1).st_mode
     if stat.S_ISREG(mode):
         return Sink(os.dup(1))
@@ -291,6 +291,27 @@ def _open(destination: str) -> Sink:
         return _SharedSink(os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK))
     except OSError:
         return _PolledSink(os.dup(1))
+
+
+def _open_path(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o640)
+    except PermissionError:
+        if path not in _kept_open:
+            raise
+        return os.dup(_kept_open[path])
+
+
+def keep_open(destination: str | None) -> None:
+    """Open a file for processes that are forked from here and may not open it themselves. Raises `OSError`."""
+    if destination not in (None, "stdout") and not _is_pipe(destination):
+        old, _kept_open[destination] = _kept_open.get(destination), _open_path(destination)
+        if old is not None:
+            os.close(old)
+
+
+# Files that the master has opened as root for workers that are not.
+_kept_open: dict[str, int] = {}
 
 
 def _sink_for(fd: int) -> Sink:

@@ -65,6 +65,8 @@ class Board(IntEnum):
     CONTROL_PID = 15
     WORKERS_WANTED = 16
     REOPEN_LOGS = 17  # counts USR1
+    HUPS_ASKED = 18  # written by the control process where it may not send the master that signal
+    TERMS_ASKED = 19  # likewise
     RESTARTS = 24  # one cell for each of RESTART_REASONS
 
 

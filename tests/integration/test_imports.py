@@ -21,10 +21,12 @@ from tests.support.websocket import handshake
 WATCH = """
     import os, sys
 
+    IMPORTS = os.environ["IMPORTS"]
+
     class Watch:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            with open(os.environ["IMPORTS"], "a") as file:
+            with open(IMPORTS, "a") as file:
                 file.write(f"{os.getpid()} {name}\\n")
 
     sys.meta_path.insert(0, Watch)

@@ -315,6 +315,21 @@ def test_workers_cannot_write_what_is_published_and_are_not_given_the_tokens() -
         assert audits == ["POST /api/reload by alice, from 127.0.0.1: 200"]
 
 
+def test_workers_are_not_given_the_variables_of_the_configuration() -> None:
+    environment = {"DEVHOST__ADMIN__TOKEN": "the-admin-token", "ANY_NAME": "what-nobody-may-know", "LC_TIME": "C"}
+    gateway = EchoGateway(environment=environment)
+    gateway.settings["routes"]["said"] = {"host": "said.test", "respond": {"headers": {"x-any": "${ANY_NAME}"}}}
+    gateway.write_config(gateway.settings)
+    with gateway:
+        for pid in gateway.processes():
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"the-admin-token" not in environ
+            assert b"what-nobody" not in environ
+        headers = {"Authorization": "Bearer the-admin-token"}
+        assert gateway.admin("POST", "/api/reload", timeout=20)[0] == 401
+        assert gateway.admin("POST", "/api/reload", headers=headers, timeout=20)[0] == 200, "the master has it still"
+
+
 def _publications(pid: int) -> list[Path]:
     links = Path(f"/proc/{pid}/fd").iterdir()
     return [link for link in links if os.readlink(link).startswith("/memfd:devhost-server")]
