@@ -657,17 +657,17 @@ def _companions(
 
 def _identity(user: str | None) -> Identity | None:
     """Return whom the other processes are to become, None if that is nobody else. Raises `IdentityError`."""
-    if os.geteuid():
-        if user is not None and Identity.find(user).uid != os.geteuid():
-            _log.warning("server.user is ignored: only what was started as root can become %s", user)
-        return None
-    if user is None:
+    return Identity.find(user) if user is not None and not os.geteuid() else None
+
+
+def _say_who_runs(user: str | None) -> None:
+    if user is None and not os.geteuid():
         _log.warning(
             "running as root: whoever takes over any of these processes has the machine; set server.user to the user "
             "that workers and the admin listener are to become"
         )
-        return None
-    return Identity.find(user)
+    elif user is not None and os.geteuid():
+        _log.warning("server.user is ignored: only what was started as root can become %s", user)
 
 
 def _prepare_log(identity: Identity | None, destination: str | None) -> None:
@@ -714,6 +714,7 @@ def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> in
     companions = _companions(settings, scoreboard, publication, sockets, identity)
     master = Master(application, reloader, sockets, companions, identity, heartbeat)
     preload()
+    _say_who_runs(settings.server.user)
     # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
     gc.collect()
     gc.freeze()

@@ -134,6 +134,8 @@ def test_who_is_not_root_cannot_become_another() -> None:
         from devhost_server import master
         os.setresuid(1, 1, 1)
         print(master._identity("nobody"), master._identity("1:1"), master._identity(None))
+        master._say_who_runs("nobody")
+        master._say_who_runs(None)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "None None None\n"
