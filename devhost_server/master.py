@@ -662,7 +662,7 @@ def _identity(user: str | None) -> Identity | None:
 
 def _say_who_runs(user: str | None) -> None:
     if user is None and not os.geteuid():
-        _log.warning(
+        _log.info(
             "running as root: whoever takes over any of these processes has the machine; set server.user to the user "
             "that workers and the admin listener are to become"
         )

@@ -116,7 +116,7 @@ def test_a_log_where_only_root_may_write_is_opened_by_root(tmp_path: Path) -> No
 
 def test_staying_root_is_said_once() -> None:
     with EchoGateway(workers=2) as gateway:
-        assert len([line for line in gateway.messages("warning") if line.startswith("running as root")]) == 1
+        assert len([line for line in gateway.messages("info") if line.startswith("running as root")]) == 1
 
 
 @pytest.mark.parametrize("user", ["no-such-user", "nobody:no-such-group", "4000000000"])
