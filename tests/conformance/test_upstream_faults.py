@@ -185,6 +185,18 @@ def test_a_body_that_ends_with_the_connection(wire: WireUnderTest, upstream: Scr
     assert len(upstream.connections) == 2
 
 
+@pytest.mark.case("UF-92")
+@pytest.mark.parametrize("how", ["finish", "reset"])
+def test_a_cut_answer_for_an_http_1_0_client_does_not_end_as_a_whole_one(
+    gateway: WireUnderTest, upstream: ScriptedUpstream, how: str
+) -> None:
+    """Its only sign of the end is that of the connection, so that has to be a reset."""
+    upstream.serve(send_and(f"{OK}Transfer-Encoding: chunked\r\n\r\n".encode() + b"4\r\nhalf\r\n", how))
+    client = gateway.send(version="HTTP/1.0")
+    answer = client.read_response()
+    assert (answer.status, answer.complete, answer.end) == (200, False, "rst")
+
+
 @pytest.mark.case("UF-09")
 def test_such_a_body_for_an_http_1_0_client(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
     upstream.serve(send_and(f"{OK}\r\n".encode() + b"to the end", "finish"))

@@ -1,7 +1,23 @@
-"""When a connection to a target may carry another request."""
+"""What a connection to a target notes about itself, and how its answers end."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
+import trustme
+import uvloop
 
+from devhost_server.deadlines import Wheel
+from devhost_server.exchange import Event, Exchange
+from devhost_server.failures import Fault
+from devhost_server.http.request_head import RequestFields
+from devhost_server.http.reuse import Reason
+from devhost_server.http.server_connection import ServerConnection
 from tests.benchmarks.inmemory import Loopback
 
 REQUEST = b"POST /u HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 5\r\n\r\nhello"
@@ -14,4 +30,116 @@ def test_one_with_unsent_bytes_of_a_request_is_not_used_again(monkeypatch: pytes
     monkeypatch.setattr(loopback.server_transport, "get_write_buffer_size", lambda: unsent)
     assert loopback.exchange(REQUEST, RESPONSE).startswith(b"HTTP/1.1 200 OK")
     assert (loopback.target.take() is loopback.server) is (unsent == 0)
+    assert loopback.server.reasons == (Reason.EARLY if unsent else 0)
     loopback.close()
+
+
+# --- answers that end with the connection -----------------------------------------------------------------------------
+
+UNBOUNDED = b"HTTP/1.1 200 OK\r\n\r\nbody"
+BOUNDED = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+
+
+def end(sock: socket.socket, how: str) -> None:
+    """End a connection in one of the ways that servers, and those who cut their connections, do."""
+    if how == "close_notify":
+        with contextlib.suppress(OSError):
+            cast("ssl.SSLSocket", sock).unwrap()
+    elif how == "half close":
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        sock.settimeout(5)
+        with contextlib.suppress(OSError):
+            sock.recv(1)
+    sock.close()
+
+
+def serve_once(listener: socket.socket, tls: ssl.SSLContext | None, answer: bytes, how: str) -> None:
+    with contextlib.suppress(OSError):
+        sock, _ = listener.accept()
+        sock.settimeout(5)
+        wrapped = sock if tls is None else tls.wrap_socket(sock, server_side=True)
+        wrapped.recv(1000)
+        wrapped.sendall(answer)
+        end(wrapped, how)
+
+
+class Target:
+    """As much of a target as a connection needs."""
+
+    def __init__(self) -> None:
+        from devhost_server.http.response_head import parse_response
+        from devhost_server.upstream.options import PoolOptions, UpstreamTimeouts
+
+        self.url = "https://localhost"
+        self.response_seconds = 5.0
+        self.timeouts = UpstreamTimeouts()
+        self.pool = PoolOptions()
+        self.known_head_text, self.known_head = b"\r\n\r\n", parse_response(b"", b"")
+        self.is_gone = asyncio.Event()
+
+    def gone(self, _: ServerConnection) -> None:
+        self.is_gone.set()
+
+
+async def events_of(port: int, tls: ssl.SSLContext | None) -> list[object]:
+    """Ask once and give what the exchange was told until the connection was gone."""
+    target, events = Target(), []
+    connection = ServerConnection(cast("Any", target), Wheel(asyncio.get_running_loop().time))
+    client = type("Client", (), {"send_body": lambda *_: None})()
+    exchange = Exchange(cast("Any", client), b"GET", b"/", RequestFields([]), 0.0)
+
+    async def live() -> None:
+        while True:
+            events.append(await exchange.event())
+
+    exchange.run(live())
+    async with asyncio.timeout(20):
+        name = "localhost" if tls is not None else None
+        await asyncio.get_running_loop().create_connection(
+            lambda: connection, "127.0.0.1", port, ssl=tls, server_hostname=name
+        )
+        exchange.attach(connection, b"GET / HTTP/1.1\r\n\r\n")
+        await target.is_gone.wait()
+    return events
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("version", [None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=str)
+@pytest.mark.parametrize("how", ["close_notify", "close", "half close"])
+@pytest.mark.parametrize("answer", [UNBOUNDED, BOUNDED], ids=["to the end", "with a length"])
+def test_an_answer_to_the_end_is_whole_only_if_the_target_ended_it(
+    authority: trustme.CA,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    version: ssl.TLSVersion | None,
+    how: str,
+    answer: bytes,
+) -> None:
+    if version is None and how == "close_notify":
+        pytest.skip("without TLS there is none")
+    server = client = None
+    if version is not None:
+        server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+        authority.issue_cert("localhost").configure_cert(server)
+        authority.configure_trust(client)
+        server.minimum_version = server.maximum_version = version
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        serving = threading.Thread(target=serve_once, args=(listener, server, answer, how), daemon=True)
+        serving.start()
+        with asyncio.Runner(loop_factory=loop) as runner:
+            events = runner.run(events_of(listener.getsockname()[1], client))
+        serving.join(10)
+    assert events[0] == Event.RESPONSE
+    clean = how == "close_notify" or version is None
+    if answer is BOUNDED:
+        assert events == [Event.RESPONSE], "complete either way"
+    elif clean:
+        assert events == [Event.RESPONSE, Event.FINISHED]
+    else:
+        (_, fault) = events
+        assert isinstance(fault, Fault)
+        assert fault.failure.flag == "UC"
