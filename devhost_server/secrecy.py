@@ -25,6 +25,7 @@ _PARAMETER_MASK: Final = "***"
 _PARAMETER: Final = re.compile(f"{PARAMETER_WORDS}|\\A(?:{PARAMETER_NAMES})\\Z", re.IGNORECASE)
 # Searched in lower case: ignoring case takes three times as long, and this is done for every URL with a parameter.
 _HINT: Final = re.compile(f"{PARAMETER_WORDS}|%|[?&;#=](?:{PARAMETER_NAMES})=")
+_HINT_BYTES: Final = re.compile(_HINT.pattern.encode())
 # Each also in the encoded spellings that one decoding or more turns into it: URLs are carried inside of URLs. All of
 # them are linear: a run of escapes can be entered only at its per cent sign, and an authority only behind its slashes.
 _ESCAPED: Final = "%(?:25)*"
@@ -83,6 +84,11 @@ def shortened(raw: bytes) -> bytes:
     while end > SHOWN_BYTES - 3 and raw[end] & 0xC0 == 0x80:
         end -= 1
     return raw[:end]
+
+
+def may_hold_secret(raw: bytes) -> bool:
+    """Tell whether `without_secrets` might mask anything of a text: quick, for nearly all that is logged does not."""
+    return b"@" in raw or ((b"=" in raw or b"%" in raw) and _HINT_BYTES.search(raw.lower()) is not None)
 
 
 def without_secrets(text: str, *, cut: bool = False, prose: bool = False) -> str:

@@ -50,16 +50,26 @@ STRANGERS: Final = {
     "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID"),
     "observe.access_line": ("_WHOLE_ESCAPES",),
     "routing": ("_SLASHES", "_HOST"),
-    "secrecy": ("_PARAMETER", "_HINT", "_DELIMITER", "_EQUALS", "_AT", "_USER", "_OPEN_AUTHORITY", "_BLANK", "_ESCAPE"),
+    "secrecy": (
+        "_PARAMETER",
+        "_HINT",
+        "_HINT_BYTES",
+        "_DELIMITER",
+        "_EQUALS",
+        "_AT",
+        "_USER",
+        "_OPEN_AUTHORITY",
+        "_BLANK",
+        "_ESCAPE",
+    ),
 }
 OURS: Final = ("admin.options", "config.", "options", "units", "upstream.options")
 # Likewise, in modules that have patterns of both kinds.
 OUR_OWN: Final = {"secrecy": ("_SECRET_KEY",)}
 # Patterns that are searched for; the others only say whether a whole text is what they describe.
 SEARCHED: Final = {
-    "_BINDING", "_STRAY", "_EMPTY_LINES", "_CLIMBS", "_ELEMENT", "_PARAMETER", "_SLASHES", "_HINT", "_DELIMITER",
-    "_EQUALS", "_AT",
-    "_USER", "_OPEN_AUTHORITY", "_BLANK", "_ESCAPE",
+    "_BINDING", "_STRAY", "_EMPTY_LINES", "_CLIMBS", "_ELEMENT", "_PARAMETER", "_SLASHES", "_HINT", "_HINT_BYTES",
+    "_DELIMITER", "_EQUALS", "_AT", "_USER", "_OPEN_AUTHORITY", "_BLANK", "_ESCAPE",
 }  # fmt: skip
 # Patterns that are never given more than this: what is longer has been cut.
 BOUNDED: Final = {"_ELEMENT": pages.MAX_ACCEPT, "_PARAMETER": pages.MAX_ACCEPT}

@@ -1,8 +1,10 @@
 """What is secret, and what is left to see of it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from devhost_server.secrecy import MASK, SHOWN_BYTES, masked, shortened, without_secrets
+from devhost_server.secrecy import MASK, SHOWN_BYTES, masked, may_hold_secret, shortened, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -114,3 +116,14 @@ def test_no_character_is_cut_in_two(character: str) -> None:
         text = shortened(raw).decode()  # or it would not be UTF-8
         assert SHOWN_BYTES - 4 < len(text.encode()) <= SHOWN_BYTES
     assert shortened(raw[:SHOWN_BYTES]) == raw[:SHOWN_BYTES]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["/", "?", "&", "=", "a", "token", "key", "%3D", "%2F", "%40", "@", "me", ";"]), max_size=12
+    )
+)
+def test_what_may_hold_no_secret_is_left_as_it_is(parts: list[str]) -> None:
+    text = "".join(parts)
+    if not may_hold_secret(text.encode()):
+        assert without_secrets(text) == text

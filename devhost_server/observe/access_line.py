@@ -47,7 +47,7 @@ def shown_text(raw: bytes) -> str:
 
 def quoted(raw: bytes) -> bytes:
     """Return what is shown of bytes that a client chose as a JSON string."""
-    if len(raw) <= _FIELD_BYTES and not raw.translate(None, _HARMLESS):
+    if len(raw) <= _FIELD_BYTES and not raw.translate(None, _PLAIN) and not secrecy.may_hold_secret(raw):
         return b'"' + raw + b'"'
     return json_string(shown_text(raw))
 
@@ -90,23 +90,20 @@ class _Memory(dict[bytes, bytes]):
 class Clock:
     """The time stamp of a millisecond; the second's part of it lasts for a second."""
 
-    __slots__ = ("_now", "_second", "_second_stamp", "_stamp")
+    __slots__ = ("_second", "_second_stamp", "now", "stamp")
 
     def __init__(self) -> None:
-        self._now = self._second = -1
-        self._stamp = self._second_stamp = b""
+        self.now = self._second = -1
+        self.stamp = self._second_stamp = b""
 
-    def stamp(self) -> bytes:
-        """Return the time in UTC, as RFC 3339 has it."""
-        now = int(time.time() * 1000)
-        if now != self._now:
-            self._now = now
-            second, fraction = divmod(now, 1000)
-            if second != self._second:
-                self._second = second
-                self._second_stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-            self._stamp = b"%b.%03dZ" % (self._second_stamp, fraction)
-        return self._stamp
+    def set(self, now: int) -> None:
+        """Make the stamp for a millisecond of Unix time: UTC, as RFC 3339 has it."""
+        self.now = now
+        second, fraction = divmod(now, 1000)
+        if second != self._second:
+            self._second = second
+            self._second_stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        self.stamp = b"%b.%03dZ" % (self._second_stamp, fraction)
 
 
 def _place(x: "Exchange") -> bytes:
@@ -147,12 +144,15 @@ class JsonLines:
 
     def line(self, x: "Exchange") -> bytes:
         """Return the line of an exchange that is over."""
+        clock, now = self._clock, int(time.time() * 1000)
+        if now != clock.now:
+            clock.set(now)
         target, path = x.target, x.target_path
         head, tail = self._shared_parts(x, x.fields)
         usual = x.fault is None and not x.bytes_in and not x.old
         plain = not path.translate(None, _HARMLESS) and len(path) <= _FIELD_BYTES
         line = _LINE % (
-            self._clock.stamp(),
+            clock.stamp,
             x.request_id,
             head,
             b'"' + path + b'"' if plain else quoted(path),
@@ -176,7 +176,7 @@ class JsonLines:
         share = equal_share(sizes, LINE_BYTES - (size - sum(sizes)))
         method, host, path, *others = [shortened(text, share) for text in texts]
         return _LINE % (
-            self._clock.stamp(),
+            self._clock.stamp,
             x.request_id,
             self._head(x, method, host),
             path,
