@@ -42,7 +42,7 @@ RELOAD_BOUND: Final = 30.0
 
 _PATH_SHOWN: Final = 100
 
-# Who has changed something is said at any `log.level`.
+# Who has changed something.
 audit: Final = logging.getLogger("devhost_server.admin.audit")
 audit.setLevel(logging.INFO)
 
@@ -220,6 +220,8 @@ class Admin:
                 raise ProblemError(403, "A page of another site may not change this gateway.")
             holder = await self.demand_token(request) if self.facts.keys else None
             actor = guard.actor(holder, headers.get("x-devhost-actor"), peer_of(request))
+            # The level may have changed with a reload, which this process takes no part in.
+            audit.setLevel(self.reader.view().served.settings.get("log", {}).get("level", "info").upper())
             return await _audited(endpoint, request, actor)
 
         return authorised
