@@ -122,6 +122,13 @@ def _workers(value: object) -> object:
     raise ValueError(f"{quote(value)} is not a number of workers: 1 to 512, or auto, is allowed")
 
 
+def _written_in_one(value: object) -> object:
+    """Split a text at its commas: one environment variable can hold several, or none."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
@@ -139,6 +146,7 @@ Network = Annotated[str, AfterValidator(network), Written("CIDR")]
 RoutePath = Annotated[str, AfterValidator(route_path), Written("path")]
 Method = Annotated[str, AfterValidator(method), Written("method")]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers, json_schema_input_type=int | Literal["auto"])]
+Networks = Annotated[tuple[Network, ...], OneOrMore, BeforeValidator(_written_in_one), AfterValidator(_distinct)]
 Hosts = Annotated[tuple[HostPattern, ...], OneOrMore, AfterValidator(_distinct)]
 Methods = Annotated[tuple[Method, ...], OneOrMore, AfterValidator(_distinct)]
 Protocols = Annotated[tuple[Annotated[str, AfterValidator(protocol)], ...], OneOrMore, AfterValidator(_distinct)]
@@ -168,9 +176,10 @@ class ServerOptions(Options):
         default="auto",
         description="Worker processes, or `auto`: the cores that this process may use (affinity, cgroup).",
     )
-    trusted_proxies: Annotated[tuple[Network, ...], OneOrMore, AfterValidator(_distinct)] = Field(
+    trusted_proxies: Networks = Field(
         default=(),
-        description="CIDRs whose `X-Forwarded-*`, `Forwarded` and `X-Request-ID` are believed; others' are replaced.",
+        description="CIDRs whose `X-Forwarded-*` and `X-Request-ID` are believed, as a list or a text with commas; "
+        "what others say is replaced.",
     )
     limits: Limits = Field(default=Limits(), description="What a client may send and hold.")
     timeouts: ClientTimeouts = Field(default=ClientTimeouts(), description="How long a client may take.")

@@ -39,6 +39,7 @@ def environ(tmp_path):
         "DEVHOST_ADMIN_TOKEN": "of-the-admin",
         "DEVHOST_ADMIN_TOKEN_FILE": str(tmp_path / "token"),
         "DEVHOST_BIND": "0.0.0.0:8000",
+        "DEVHOST_TRUSTED_PROXIES": "10.0.0.5, 10.0.1.0/24",
     }
 
 
@@ -84,7 +85,6 @@ def test_dev_is_for_one_machine_and_has_something_to_talk_to():
 def test_staging_is_for_a_team(environ):
     staging, dev = loaded("staging", environ).settings, loaded("dev", {}).settings
     assert all(parse_bind(bind).is_wildcard for bind in staging.server.bind)
-    assert "10.0.0.0/8" in staging.server.trusted_proxies
     assert any(host.startswith("*.") for route in staging.routes.values() for host in route.hosts)
     assert staging.server.drain.timeout > dev.server.drain.timeout
     assert staging.server.drain.delay > 0
@@ -115,6 +115,20 @@ def test_prod_with_nothing_set_says_what_to_set():
     assert token.endswith(
         "cannot be read: no such file or directory; set DEVHOST_ADMIN_TOKEN_FILE to name another file"
     )
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_nobody_is_believed_unless_named(env, environ):
+    given = {name: value for name, value in environ.items() if name != "DEVHOST_TRUSTED_PROXIES"}
+    assert loaded(env, given).settings.server.trusted_proxies == ()
+
+
+@pytest.mark.parametrize("env", ["staging", "prod"])
+def test_a_variable_names_the_load_balancers(env, environ):
+    assert loaded(env, environ).settings.server.trusted_proxies == ("10.0.0.5/32", "10.0.1.0/24")
+    assert loaded(env, environ | {"DEVHOST_TRUSTED_PROXIES": ""}).settings.server.trusted_proxies == ()
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.1/8.*did you mean '10\.0\.0\.0/8'"):
+        loaded(env, environ | {"DEVHOST_TRUSTED_PROXIES": "10.0.0.5,10.0.0.1/8"})
 
 
 def test_prod_leaves_no_decision_to_a_default(environ):
