@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server import secrecy
 from devhost_server.exchange import Exchange
-from devhost_server.failures import Fault
+from devhost_server.failures import Blame, Fault
 from devhost_server.http import pages, replies
 
 if TYPE_CHECKING:
@@ -15,26 +15,45 @@ if TYPE_CHECKING:
 _TARGET_BYTES: Final = 200
 
 
-def refusal(x: Exchange, fault: Fault, *, instance: bytes, failing_since: int, hop: bytes) -> bytes:
+# RFC 9110 has no say in these: browsers are not to guess what a body is, nor to run or load what a client or an
+# upstream might have put into a page.
+_NOSNIFF: Final = (b"X-Content-Type-Options", b"nosniff")
+_POLICY: Final = (b"Content-Security-Policy", pages.POLICY.encode())
+
+
+def refusal(
+    x: Exchange, fault: Fault, *, instance: bytes, failing_since: int, hop: bytes, details: bool = True
+) -> bytes:
     """Build the answer to an exchange that failed, and count its body.
 
     `failing_since` is since when the target fails, in microseconds of Unix time, 0 for not known; `hop` holds the lines
-    of the connection.
+    of the connection. Without `details`, nothing is said of what is behind the gateway.
     """
     failure = fault.failure
     accept = x.fields.get(b"accept") if x.fields is not None else None
-    content_type, body = pages.render(_facts(x, fault, instance, failing_since), accept)
+    facts = _facts(x, fault, instance, failing_since) if details else _plain_facts(x, fault)
+    content_type, body = pages.render(facts, accept)
+    # RFC 9209 §2.1.1: the error may be left out. Of what a client did wrong it tells nobody anything new.
+    error = failure.error if details or failure.blame is Blame.CLIENT else None
     fields = [
         (b"Content-Type", content_type),
         (b"Cache-Control", b"no-store"),
+        _NOSNIFF,
         (b"X-Request-ID", x.request_id),
-        (b"Proxy-Status", replies.proxy_status(failure.error)),
+        (b"Proxy-Status", replies.proxy_status(error)),
     ]
+    if content_type == pages.HTML:
+        fields.append(_POLICY)
     if failure.retry_after is not None:
         fields.append((b"Retry-After", b"%d" % failure.retry_after))
     if fault.allow is not None:
         fields.append((b"Allow", fault.allow.encode()))
     return _build(x, failure.status, fields, body, hop)
+
+
+def redirect(x: Exchange, status: int, location: bytes, hop: bytes) -> bytes:
+    """Build the answer that sends the client elsewhere."""
+    return _build(x, status, [(b"Location", location), _NOSNIFF, (b"X-Request-ID", x.request_id)], b"", hop)
 
 
 def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
@@ -43,6 +62,8 @@ def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
     fields = [(name.encode(), value.encode("latin-1")) for name, value in respond.headers.items()]
     if body:
         fields.append((b"Content-Type", respond.content_type.encode("latin-1")))
+    if "x-content-type-options" not in respond.headers:
+        fields.append(_NOSNIFF)
     fields.append((b"X-Request-ID", x.request_id))
     return _build(x, respond.status, fields, body, hop)
 
@@ -85,4 +106,32 @@ def _facts(x: Exchange, fault: Fault, instance: bytes, failing_since: int) -> pa
         tried=tuple(x.tried),
         since=since,
         instance=instance.decode(),
+    )
+
+
+def _plain_facts(x: Exchange, fault: Fault) -> pages.Facts:
+    """Return what a stranger may know: of its own mistakes what they were, of all else only that it failed."""
+    failure = fault.failure
+    title, detail = failure.title, fault.detail
+    if failure.blame is not Blame.CLIENT:
+        title, detail = pages.neutral(failure.status)
+    return pages.Facts(
+        status=failure.status,
+        reason=replies.reason(failure.status),
+        flag=failure.flag,
+        error="",
+        title=title,
+        detail=detail,
+        request_id=x.request_id.decode(),
+        method="",
+        host=None,
+        target="",
+        route=None,
+        owner=None,
+        upstream=None,
+        target_addr=None,
+        tried=(),
+        since=None,
+        instance="",
+        plain=True,
     )

@@ -4,8 +4,8 @@ import ctypes
 from typing import TYPE_CHECKING, Final
 
 from devhost_server.failures import DRAINING, GATEWAY_FULL
-from devhost_server.http.forward import Network, Peer, make_peer
 from devhost_server.http.head_memory import HeadMemory
+from devhost_server.http.trust import Peer, Trust
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Clients:
         # From the snapshot; `serve` sets them before the first connection.
         self.idle_seconds = 0.0  # how long a connection may wait for its next request
         self._most = 0
-        self._trusted: tuple[Network, ...] = ()
+        self._trust = Trust()
         self._row = row
-        self._peers: dict[tuple[str, int], Peer] = {}
+        self._peers: dict[str, Peer] = {}
         self._listeners: dict[object, int] = {}
         self._ports: dict[object, int] = {}
         self._listener_open: list[int] = []
@@ -57,12 +57,14 @@ class Clients:
         self.heads.make_room(len(snapshot.settings.routes))
         if not self.draining:
             self.idle_seconds = snapshot.timeouts.keepalive
-        trusted, self._trusted = self._trusted, snapshot.trusted
-        if snapshot.trusted != trusted:
+        trust, self._trust = self._trust, snapshot.trust
+        if snapshot.trust != trust:
             self._peers.clear()
+        if snapshot.trust != trust or snapshot.strict_paths is not self.heads.strict:
+            self.heads.strict = snapshot.strict_paths
             self.heads.clear()
         for client in self.connections:
-            if snapshot.trusted != trusted:
+            if snapshot.trust != trust:
                 client.meet(self._peer_of(client))
             else:
                 client.judge_anew()
@@ -100,15 +102,14 @@ class Clients:
 
     def _peer_of(self, client: "ClientConnection") -> Peer:
         """Describe who is at the other end; peers that come back are remembered."""
-        name = client.transport.get_extra_info("sockname")
-        peer = client.transport.get_extra_info("peername")
-        key = (peer[0] if isinstance(peer, tuple) else "", name[1] if isinstance(name, tuple) else 80)
-        known = self._peers.get(key)
+        name = client.transport.get_extra_info("peername")
+        address = name[0] if isinstance(name, tuple) else ""
+        known = self._peers.get(address)
         if known is None:
             if len(self._peers) >= _PEERS:
                 self._peers.clear()
                 self.heads.clear()  # those peers would never be met again
-            known = self._peers[key] = make_peer(*key, self._trusted)
+            known = self._peers[address] = self._trust.peer(address)
         return known
 
     # -- gauges -------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.tunnel import Tunnel
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import Scoreboard, Slot
+from devhost_server.paths import normal_path
 from devhost_server.snapshot import Route, Snapshot
 from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter
@@ -55,6 +56,9 @@ _log = logging.getLogger("devhost_server.gateway")
 
 # RFC 6455 §1.3.
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_DISPUTED: Final = BAD_REQUEST(
+    "Servers read this path differently, and what some read belongs to another route; `server.paths` is strict."
+)
 # Request ids drawn at once.
 _IDS: Final = 256
 
@@ -95,8 +99,9 @@ class Gateway:
         if isinstance(route, Fault):
             self.refuse(x, route)
             return
-        if route.respond is not None:
-            self._respond(x, route)
+        lacks_slash = route.slash and normal_path(x.target_path) == route.path
+        if lacks_slash or route.respond is not None:
+            self._respond(x, route, lacks_slash=lacks_slash)
             return
 
         connection = await self._send(x, route)
@@ -118,16 +123,17 @@ class Gateway:
         if fields is None:
             return internal_fault()
         x.request_id = fields.request_id or self._new_id()
-        peer = x.client.peer
-        x.client_address = forward.client_address(peer, fields, snapshot.trusted) if peer.trusted else peer.address
+        x.client_address = fields.client_address
         levels = snapshot.routes.levels(x.host)
         if levels is None:
             return BAD_HOST
         if fields.via is not None and forward.loops(fields.via, snapshot.instance):
             return LOOP("The request has already been through this gateway: a target points back at it.")
-        route = snapshot.routes.find(levels, x.target_path, x.method, fields.get)
+        route = snapshot.routes.find(levels, x.target_path, x.method, fields.sole)
         if route is None:
             return NO_ROUTE(f"No route answers {answers.host_text(x)}{answers.target_text(x)}.")
+        if snapshot.strict_paths and snapshot.routes.is_disputed(levels, x.target_path, x.method, fields.sole):
+            return _DISPUTED
         self.accounts.begin(x, route)
         return route
 
@@ -161,7 +167,7 @@ class Gateway:
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
-                head = self._request_head(x, path, target, upstream.pass_host, reasons)
+                head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
                 x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
@@ -233,21 +239,25 @@ class Gateway:
             challenged=bool(connection.reasons & Reason.CHALLENGE),
         )
 
-    def _request_head(self, x: Exchange, path: bytes, target: Target, pass_host: bool, reasons: int) -> bytes:
+    def _request_head(
+        self, x: Exchange, path: bytes, target: Target, route: Route, pass_host: bool, reasons: int
+    ) -> bytes:
         fields = x.fields
         if fields is None:
             raise ValueError(x)
         hop = fields.hop
         if reasons or x.old or fields.trailer is not None:
-            upgrades, trailers = (x.route.upgrades, x.route.trailers) if x.route is not None else (frozenset(), False)
-            hop = hop_lines(fields, old=x.old, reasons=reasons, upgrades=upgrades, trailers=trailers)
+            hop = hop_lines(fields, old=x.old, reasons=reasons, upgrades=route.upgrades, trailers=route.trailers)
+        prefix = route.prefix_line
+        if fields.forwarded_prefix is not None:
+            prefix = forward.prefix_line(fields.forwarded_prefix, route.public_prefix)
         if pass_host and x.host and x.host is fields.host and not x.old:
             # The common case; with the same fields, all but method, path and id is the same.
             if not fields.head_before:
                 fields.head_before, fields.head_behind = forward.around_request_id(
                     fields, x.client.peer, self.snapshot.instance, old=False, host=x.host, host_line=None
                 )
-            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, fields.head_behind, hop))
+            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, prefix, fields.head_behind, hop))
         return forward.request_head(
             x.method,
             path,
@@ -258,6 +268,7 @@ class Gateway:
             peer=x.client.peer,
             request_id=x.request_id,
             instance=self.snapshot.instance,
+            prefix=prefix,
             hop=hop,
         )
 
@@ -374,20 +385,35 @@ class Gateway:
         x.response_started = True
         since = 0 if x.target is None else self.accounts.failing_since(x.target)
         hop = _connection_lines(x, keep_alive=keep_alive)
-        reply = answers.refusal(x, fault, instance=self.snapshot.instance, failing_since=since, hop=hop)
+        reply = answers.refusal(
+            x, fault, instance=self.snapshot.instance, failing_since=since, hop=hop, details=self._may_see_details(x)
+        )
         x.client.send_head(reply)
         self._close_books(x)
         x.client.finish(keep_alive=keep_alive)
 
-    def _respond(self, x: Exchange, route: Route) -> None:
+    def _may_see_details(self, x: Exchange) -> bool:
+        """Return whether the client may see what is behind the gateway."""
+        audience = (x.route or self.snapshot.unrouted).details
+        if audience.everybody:
+            return True
+        # Somebody who speaks for others without being trusted, or whose words were not read, may not be the client.
+        peer, fields = x.client.peer, x.fields
+        speaks_for_others = peer.trusted if fields is None else bool(fields.disbelieved) and not peer.trusted
+        return not speaks_for_others and audience.includes(x.client_address)
+
+    def _respond(self, x: Exchange, route: Route, *, lacks_slash: bool) -> None:
         """Answer from the configuration."""
-        respond = route.respond
-        if respond is None:
-            raise ValueError(route)
-        x.status = respond.status
-        x.response_started = True
         keep_alive = self._keeps_alive(x) and x.request_complete
-        x.client.send_head(answers.configured(x, respond, _connection_lines(x, keep_alive=keep_alive)))
+        hop = _connection_lines(x, keep_alive=keep_alive)
+        if lacks_slash:
+            x.status, reply = 308, answers.redirect(x, 308, forward.with_slash(x.target_path), hop)
+        elif route.respond is not None:
+            x.status, reply = route.respond.status, answers.configured(x, route.respond, hop)
+        else:
+            raise ValueError(route)
+        x.response_started = True
+        x.client.send_head(reply)
         self._close_books(x)
         x.client.finish(keep_alive=keep_alive)
 

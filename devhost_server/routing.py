@@ -6,7 +6,7 @@ The order among routes that match is: exact host, then the longest wildcard, the
 path; within one path the most further conditions (methods count one, each header one). Two routes of equal rank that
 one request could satisfy are an error when the configuration is loaded, never a coin toss when it is served.
 
-Paths are compared in one normal form, see `normal_path`; what is forwarded are the bytes that came.
+Paths are compared in one normal form, see `devhost_server.paths`; what is forwarded are the bytes that came.
 """
 
 import ipaddress
@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
-from urllib.parse import unquote_to_bytes
+
+from devhost_server.paths import normal_path, other_readings
 
 R = TypeVar("R")
 
@@ -24,7 +25,6 @@ R = TypeVar("R")
 # starts anew, which costs a few microseconds a host.
 HOST_MEMORY: Final = 1024
 
-_SLASHES: Final = re.compile(rb"/{2,}")
 # RFC 9110 §7.2 with RFC 3986 §3.2.2: a registered name or IPv4 address, or a bracketed IPv6 address, and a port
 # that may be empty. Percent-encoded and non-ASCII names are refused: clients send punycode.
 _HOST = re.compile(rb"(?:([A-Za-z0-9._~!$&'()*+,;=-]{1,255})|(\[[0-9A-Fa-f:.]{2,45}\]))(?::([0-9]{0,5}))?")
@@ -122,36 +122,6 @@ def _is_ipv6(text: bytes) -> bool:
     except ValueError:
         return False
     return b"%" not in text  # a zone means nothing on another machine
-
-
-def normal_path(target: bytes) -> bytes:
-    """Give the path of a request target in the form that routes are compared in.
-
-    The query is cut, percent-escapes are decoded once, empty segments are merged and dot segments resolved (RFC 3986
-    §5.2.4), so that ``/api/%2e%2e/admin`` and ``//admin`` are judged as the ``/admin`` that an upstream may make of
-    them.
-    """
-    path = target.partition(b"?")[0]
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    if b"//" in path:
-        path = _SLASHES.sub(b"/", path)
-    return remove_dot_segments(path) if b"/." in path else path
-
-
-def remove_dot_segments(path: bytes) -> bytes:
-    """Resolve ``.`` and ``..`` segments of an absolute path; climbing above the root stays at the root."""
-    kept: list[bytes] = []
-    segments = path.split(b"/")[1:]
-    for segment in segments:
-        if segment == b"..":
-            if kept:
-                kept.pop()
-        elif segment != b".":
-            kept.append(segment)
-    if segments[-1] in (b".", b".."):
-        kept.append(b"")
-    return b"/" + b"/".join(kept)
 
 
 def _prefix(path: str) -> bytes:
@@ -274,12 +244,13 @@ class RouteTable(Generic[R]):
         target: bytes,
         method: bytes,
         header: Callable[[bytes], bytes | None],
+        path: bytes | None = None,
     ) -> R | None:
-        """Give the route for a request whose host is covered by `levels`, or None.
+        """Return the route for a request whose host is covered by `levels`, or None.
 
-        `target` is in origin form; `header` gives the (first) value of a lower-case field name.
+        `target` is in origin form; `path` is its normal form, if that is known. `header` returns the value of a field
+        by its lower-case name, None if it is not there or has several.
         """
-        path = None
         for routes in levels:
             if routes.only is not None:
                 return routes.only
@@ -289,3 +260,17 @@ class RouteTable(Generic[R]):
             if route is not None:
                 return route
         return None
+
+    def is_disputed(
+        self,
+        levels: tuple[_HostRoutes[R], ...],
+        target: bytes,
+        method: bytes,
+        header: Callable[[bytes], bytes | None],
+    ) -> bool:
+        """Return whether some servers read a path in this target that belongs to another route than `find` returns."""
+        readings = other_readings(target)
+        if not readings:
+            return False
+        route = self.find(levels, target, method, header)
+        return any(self.find(levels, target, method, header, path) is not route for path in readings)

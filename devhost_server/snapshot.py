@@ -10,13 +10,14 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import orjson
 
-from devhost_server.config.models import RouteOptions, Settings
+from devhost_server.config.models import RouteOptions, Settings, default_details
 from devhost_server.deadlines import Wheel
-from devhost_server.http.forward import Network
 from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.http.trust import Audience, Trust, fold
 from devhost_server.observe.scoreboard import Scoreboard
 from devhost_server.routing import RouteMatch, RouteTable
 from devhost_server.upstream.options import UpstreamTimeouts
@@ -26,6 +27,8 @@ from devhost_server.upstream.upstream import Upstream
 UNROUTED: Final = "-"
 # Routes compiled before the event loop gets a turn: about 2 ms of work.
 _BATCH: Final = 100
+# RFC 3986 §3.3: what may stand in a segment as it is, and the slash.
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,17 @@ class Route:
     __slots__ = (
         "cell",
         "code_cells",
+        "details",
         "log_name",
         "log_upstream",
         "name",
         "owner",
+        "path",
         "prefix",
+        "prefix_line",
+        "public_prefix",
         "respond",
+        "slash",
         "timeouts",
         "trailers",
         "upgrades",
@@ -84,7 +92,10 @@ class Route:
         owner: str | None = None,
         upstream: Upstream | None = None,
         respond: FixedAnswer | None = None,
-        prefix: bytes = b"",
+        path: bytes = b"",
+        strip_prefix: bool = False,
+        slash: bool = False,
+        details: Audience = Audience(),  # noqa: B008 -- immutable
         timeouts: UpstreamTimeouts | None = None,
         upgrades: frozenset[bytes] = frozenset(),
         trailers: bool = False,
@@ -95,7 +106,12 @@ class Route:
         self.owner = owner
         self.upstream = upstream
         self.respond = respond
-        self.prefix = prefix  # what is cut off the path
+        self.path = path  # in its normal form, without a slash at the end
+        self.prefix = path if strip_prefix else b""  # what is cut off the path
+        self.public_prefix = quote(self.prefix, safe=_PATH_SAFE).encode()  # as it is told to upstreams
+        self.prefix_line = b"\r\nX-Forwarded-Prefix: " + self.public_prefix if self.prefix else b""
+        self.slash = slash  # whether `path` itself is redirected
+        self.details = details
         self.timeouts = timeouts  # instead of the upstream's
         self.upgrades = upgrades  # names of the protocols that may be offered to targets
         self.trailers = trailers  # whether those of requests are passed on
@@ -116,8 +132,9 @@ class Snapshot:
         "limits",
         "routes",
         "settings",
+        "strict_paths",
         "timeouts",
-        "trusted",
+        "trust",
         "unrouted",
         "upstreams",
     )
@@ -136,7 +153,8 @@ class Snapshot:
         self.settings = settings
         self.limits: Limits = settings.server.limits
         self.timeouts: ClientTimeouts = settings.server.timeouts
-        self.trusted: tuple[Network, ...] = tuple(map(ipaddress.ip_network, settings.server.trusted_proxies))
+        self.trust = trust_of(settings)
+        self.strict_paths = settings.server.paths == "strict"
         self.routes = routes
         self.upstreams = upstreams
         self.unrouted = unrouted
@@ -171,7 +189,11 @@ class Builder:
             entries.append((match_of(options), self._route(name, options, document.blocks, upstreams)))
             if count % _BATCH == _BATCH - 1:
                 await asyncio.sleep(0)
-        unrouted = Route(UNROUTED, self._scoreboard.route_at(document.blocks.routes[UNROUTED]))
+        unrouted = Route(
+            UNROUTED,
+            self._scoreboard.route_at(document.blocks.routes[UNROUTED]),
+            details=audience_of(default_details(settings.env)),
+        )
         return Snapshot(document, settings, RouteTable(entries), upstreams, unrouted)
 
     def _upstream(self, name: str, settings: Settings, blocks: Blocks, previous: Snapshot | None) -> Upstream:
@@ -197,11 +219,30 @@ class Builder:
             owner=options.owner,
             upstream=None if options.upstream is None else upstreams[options.upstream],
             respond=options.respond,
-            prefix=options.path.encode().rstrip(b"/") if options.strip_prefix else b"",
+            path=options.path.encode().rstrip(b"/"),
+            strip_prefix=options.strip_prefix,
+            slash=options.slash == "redirect",
+            details=audience_of(options.details),
             timeouts=options.timeouts,
             upgrades=frozenset(name.encode() for name in options.upgrades),
             trailers=options.trailers,
         )
+
+
+def trust_of(settings: Settings) -> Trust:
+    """Return whom these settings believe about what."""
+    return Trust(
+        tuple(map(ipaddress.ip_network, settings.server.trusted_proxies)),
+        frozenset(name.lower().encode() for name in settings.server.trusted_headers),
+        frozenset(fold(name.encode()) for route in settings.routes.values() for name in route.headers),
+    )
+
+
+def audience_of(details: bool | tuple[str, ...]) -> Audience:
+    """Return the audience that `details` of a route names."""
+    if isinstance(details, bool):
+        return Audience(everybody=details)
+    return Audience(everybody=False, networks=tuple(map(ipaddress.ip_network, details)))
 
 
 def target_key(upstream: str, url: str) -> str:

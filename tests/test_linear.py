@@ -19,13 +19,14 @@ from typing import Any, Final, cast
 import pytest
 
 import devhost_server
-from devhost_server import routing, secrecy, visible
+from devhost_server import paths, routing, secrecy, visible
 from devhost_server.echo import answers as echo_answers
 from devhost_server.exchange import Exchange
 from devhost_server.failures import BAD_REQUEST, Fault
 from devhost_server.http import chunked, fields, forward, pages, request_head, response_head, tunnel
 from devhost_server.http.options import Limits
 from devhost_server.http.partial_head import PartialHead
+from devhost_server.http.trust import Trust
 from devhost_server.observe import metrics
 from devhost_server.observe.access_line import JsonLines
 from devhost_server.observe.console_line import ConsoleLines
@@ -45,11 +46,13 @@ STRANGERS: Final = {
     "http.chunked": ("_SIZE", "_PADDED_SIZE"),
     "http.client_connection": ("_EMPTY_LINES",),
     "http.fields": ("TOKEN", "_BINDING", "_STRAY"),
-    "http.forward": ("_CLIMBS",),
+    "http.forward": ("_CLIMBS", "_SLASHES"),
     "http.pages": ("_ELEMENT", "_PARAMETER", "_QUALITY", "_RANGE", "_ADDRESS", "_REQUEST_ID"),
-    "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID"),
+    "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID", "_PREFIX"),
     "observe.access_line": ("_WHOLE_ESCAPES",),
-    "routing": ("_SLASHES", "_HOST"),
+    "http.trust": ("_NODE",),
+    "paths": ("_SLASHES", "_PARAMETERS", "_RAW_PARAMETERS", "_DOTS", "_FOLDED"),
+    "routing": ("_HOST",),
     "secrecy": (
         "_PARAMETER",
         "_HINT",
@@ -70,6 +73,7 @@ OUR_OWN: Final = {"secrecy": ("_SECRET_KEY",)}
 SEARCHED: Final = {
     "_BINDING", "_STRAY", "_EMPTY_LINES", "_CLIMBS", "_ELEMENT", "_PARAMETER", "_SLASHES", "_HINT", "_HINT_BYTES",
     "_DELIMITER", "_EQUALS", "_AT", "_USER", "_OPEN_AUTHORITY", "_BLANK", "_ESCAPE",
+    "_PARAMETERS", "_RAW_PARAMETERS", "_DOTS", "_FOLDED",
 }  # fmt: skip
 # Patterns that are never given more than this: what is longer has been cut.
 BOUNDED: Final = {"_ELEMENT": pages.MAX_ACCEPT, "_PARAMETER": pages.MAX_ACCEPT}
@@ -224,13 +228,8 @@ def body(text: bytes) -> Callable[[], object]:
     return feed
 
 
-TRUSTED = (ip_network("10.0.0.0/8"), ip_network("::/0"))
-
-
-def addressed(text: bytes) -> Callable[[], object]:
-    told = request_head.RequestFields([])
-    told.forwarded_for = text
-    return lambda: forward.client_address(forward.make_peer("10.0.0.1", 80, TRUSTED), told, TRUSTED)
+TRUSTED = Trust((ip_network("10.0.0.0/8"), ip_network("::/0")), frozenset((b"x-forwarded-host", b"x-forwarded-prefix")))
+PROXY = TRUSTED.peer("10.0.0.1")
 
 
 PARSERS: Final[dict[str, Callable[[bytes], Callable[[], object]]]] = {
@@ -256,7 +255,7 @@ PARSERS: Final[dict[str, Callable[[bytes], Callable[[], object]]]] = {
     ),
     "request fields": lambda text: (
         lambda: [
-            request_head.parse_request_block(b"\r\nHost: a" + before + text, b"GET", trusted=True)
+            request_head.parse_request_block(b"\r\nHost: a" + before + text, b"GET", PROXY)
             for before in (
                 b"\r\n",
                 b"\r\nConnection: ",
@@ -266,6 +265,8 @@ PARSERS: Final[dict[str, Callable[[bytes], Callable[[], object]]]] = {
                 b"\r\nUpgrade: h2c, ",
                 b"\r\nConnection: upgrade\r\nUpgrade: h2c,",
                 b"\r\nX-Request-ID: ",
+                b"\r\nX-Forwarded-Host: ",
+                b"\r\nX-Forwarded-Prefix: /",
                 b"\r\nTransfer-Encoding: ",
             )
         ]
@@ -280,10 +281,12 @@ PARSERS: Final[dict[str, Callable[[bytes], Callable[[], object]]]] = {
     "tokens": lambda text: lambda: fields.tokens(text),
     "cleanness": lambda text: lambda: fields.is_clean(text, 0),
     "host": lambda text: lambda: (routing.parse_host(text), routing.parse_host(b"[" + text)),
-    "path": lambda text: lambda: routing.normal_path(b"/" + text),
+    "path": lambda text: (
+        lambda: (paths.normal_path(b"/" + text), paths.strict_flaw(b"/" + text), paths.other_readings(b"/./" + text))
+    ),
     "rewriting": lambda text: lambda: forward.rewrite(b"/a/" + text, b"/a", b"/b"),
     "loops": lambda text: lambda: forward.loops(text, b"cafe1234"),
-    "X-Forwarded-For": addressed,
+    "X-Forwarded-For": lambda text: lambda: TRUSTED.client_of(PROXY, text),
     "a head byte by byte": dribbled_head,
     "fields byte by byte": lambda text: dribbled_head(b"GET / HTTP/1.1\r\nA: " + text),
     "body": body,

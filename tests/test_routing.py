@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,9 +13,7 @@ from devhost_server.routing import (
     RouteMatch,
     RouteTable,
     ambiguities,
-    normal_path,
     parse_host,
-    remove_dot_segments,
 )
 
 LABELS = ["a", "b", "localhost"]
@@ -275,50 +272,3 @@ def test_a_parsed_host_parses_to_itself(value: bytes) -> None:
         assert again is not None
         assert again[0] in (name, name.removesuffix(b"."))
         assert name == name.lower()
-
-
-# --- paths -----------------------------------------------------------------------------------------------------------
-
-targets = st.lists(
-    st.sampled_from([b"a", b"..", b".", b"", b"%2e", b"%2E.", b"%2f", b"..%2f", b"%41", b"%25", b"b?", b"...",
-                     b"%zz", b"\xff"]),
-    max_size=8,
-).map(lambda parts: b"/" + b"/".join(parts))  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        (b"/", b"/"),
-        (b"/a/b/", b"/a/b/"),
-        (b"/a?/../b", b"/a"),
-        (b"/a/./b/..", b"/a/"),
-        (b"/../../a", b"/a"),
-        (b"/a%2Fb", b"/a/b"),
-        (b"/%2e%2e/a", b"/a"),
-        (b"//a///b", b"/a/b"),
-        (b"/a/..//b", b"/b"),
-        (b"/%252e", b"/%2e"),
-        (b"/.a/..b/...", b"/.a/..b/..."),
-        (b"/a/.", b"/a/"),
-        (b"*", b"*"),
-    ],
-)
-def test_normal_paths(target: bytes, expected: bytes) -> None:
-    assert normal_path(target) == expected
-
-
-@given(targets)
-def test_a_normal_path_is_its_own_normal_path(target: bytes) -> None:
-    path = normal_path(target)
-    assert path.startswith(b"/")
-    assert not {b".", b".."} & set(path.split(b"/"))
-    assert b"//" not in path
-    # Written as a target again, so that what had been decoded is not decoded twice.
-    assert normal_path(quote_from_bytes(path).encode()) == path
-
-
-@given(targets)
-def test_removing_dot_segments_is_idempotent(path: bytes) -> None:
-    once = remove_dot_segments(path)
-    assert remove_dot_segments(once) == once

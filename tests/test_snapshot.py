@@ -100,7 +100,12 @@ def test_every_part_is_ready_to_serve() -> None:
     )
     assert repr(snapshot) == "<Snapshot dev generation=7>"
     assert (snapshot.generation, snapshot.instance) == (7, b"1a2b3c4d")
-    assert snapshot.trusted == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    assert snapshot.trust.networks == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    assert snapshot.trust.headers == {
+        b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
+    }  # fmt: skip
+    assert snapshot.trust.decisive == {b"x-team"}
+    assert not snapshot.strict_paths
     assert snapshot.limits.target == 1024
     assert snapshot.timeouts.head == 10.0
     assert snapshot.unrouted.name == UNROUTED
@@ -122,6 +127,35 @@ def test_routes_are_compiled() -> None:
     assert ping.respond is not None
     assert ping.respond.body == "pong"
     assert answer(snapshot, b"anything", b"/other") is None
+
+
+def test_what_a_route_cuts_off_is_told_in_a_form_that_fits_a_field() -> None:
+    routes = ROUTES | {"cafe": {"hosts": ["*"], "path": "/café b", "upstream": "web", "strip_prefix": True}}
+    snapshot = Worker().build(document(routes))
+    cafe, api, web = (answer(snapshot, host, target) for host, target in (
+        (b"x", b"/caf%C3%A9%20b/y"), (b"api.localhost", b"/v1"), (b"web.localhost", b"/"),
+    ))  # fmt: skip
+    assert cafe is not None
+    assert cafe.prefix_line == b"\r\nX-Forwarded-Prefix: /caf%C3%A9%20b"
+    assert api is not None
+    assert api.prefix_line == b"\r\nX-Forwarded-Prefix: /v1"
+    assert web is not None
+    assert web.prefix_line == b""
+
+
+def test_who_may_see_details_of_a_route() -> None:
+    routes = ROUTES | {
+        "none": {"hosts": ["none"], "upstream": "web", "details": False},
+        "some": {"hosts": ["some"], "upstream": "web", "details": ["10.0.0.0/8", "::1"]},
+    }
+    snapshot = Worker().build(document(routes))
+    audiences = [route.details for host in (b"none", b"some", b"x/ping") if (route := answer(
+        snapshot, host.partition(b"/")[0], b"/" + host.partition(b"/")[2]
+    ))]  # fmt: skip
+    assert [(each.includes(b"10.1.1.1"), each.includes(b"203.0.113.9")) for each in audiences] == [
+        (False, False), (True, False), (True, True),
+    ]  # fmt: skip
+    assert snapshot.unrouted.details.everybody
 
 
 def test_upstreams_are_alive() -> None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from devhost_server.admin.options import AdminOptions
 from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.http.trust import MADE_HERE, OWN_FAMILY, fold, is_statement
 from devhost_server.observe.options import LogOptions
 from devhost_server.options import (
     TOKEN,
@@ -79,6 +80,8 @@ def route_path(text: str) -> str:
         raise ValueError(f"{quote(text)} is not a path: it begins with /{meant('/' + text, route_path)}")
     if "//" in path:
         raise ValueError(f"{quote(text)} is not a path: empty segments are merged before paths are compared")
+    if ";" in path:
+        raise ValueError(f"{quote(text)} is not a path: what follows ; are parameters, which routes do not compare")
     if "?" in text or "#" in text or not path.isprintable() or {".", ".."} & set(path.split("/")):
         raise ValueError(f"{quote(text)} is not a path: no query, fragment, control character, . or .. is allowed")
     return path.rstrip("/") or "/"
@@ -116,6 +119,26 @@ def protocol(text: str) -> str:
     return name
 
 
+def trusted_header(text: str) -> str:
+    """Check the name of a field that trusted proxies may send on. Raises `ValueError` with a sentence."""
+    name = text.lower().encode()
+    if name == b"x-forwarded-for":
+        raise ValueError(f"{quote(text)} is believed from every trusted proxy: remove it")
+    if name in MADE_HERE or name == b"x-request-id" or name.startswith(OWN_FAMILY):
+        raise ValueError(f"{quote(text)} is written by the gateway itself, whoever sends it: remove it")
+    if not TOKEN.fullmatch(text) or not is_statement(name) or fold(name) != name:
+        raise ValueError(
+            f"{quote(text)} is not a field that only proxies may send: X-Forwarded-* and fields of its kind such as "
+            "Remote-User, X-Auth-Request-Email or True-Client-IP are allowed; all others pass from everybody"
+        )
+    return text
+
+
+def default_details(env: str) -> bool | tuple[str, ...]:
+    """Return who may see details where nothing is said."""
+    return ("127.0.0.0/8", "::1/128") if env == "prod" else True
+
+
 def _workers(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 512):
         return value
@@ -133,6 +156,16 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def details_for(value: object) -> object:
+    """Return who may see details: true, false, or CIDRs. Raises `ValueError` with a sentence."""
+    if value is None or isinstance(value, bool):
+        return value
+    written = _written_in_one(value)
+    if not isinstance(written, list | tuple) or not all(isinstance(each, str) for each in written):
+        raise ValueError(f"{quote(value)} is not allowed; allowed: true, false, or a list of CIDRs")
+    return _distinct(tuple(map(network, written)))
+
+
 def _account(value: object) -> object:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str) and _ACCOUNT.fullmatch(text):
@@ -147,7 +180,17 @@ RoutePath = Annotated[str, AfterValidator(route_path), Written("path")]
 Method = Annotated[str, AfterValidator(method), Written("method")]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers, json_schema_input_type=int | Literal["auto"])]
 Networks = Annotated[tuple[Network, ...], OneOrMore, BeforeValidator(_written_in_one), AfterValidator(_distinct)]
+TrustedHeaders = Annotated[
+    tuple[Annotated[str, AfterValidator(trusted_header), Written("header")], ...], OneOrMore, AfterValidator(_distinct)
+]
 Hosts = Annotated[tuple[HostPattern, ...], OneOrMore, AfterValidator(_distinct)]
+Slash = Literal["redirect"] | None
+Details = Annotated[
+    bool | tuple[str, ...],
+    BeforeValidator(details_for, json_schema_input_type=bool | str | list[str]),
+    Written("true, false or CIDRs"),
+]
+"""Who may see what is behind the gateway: everybody, nobody, or clients at these addresses."""
 Methods = Annotated[tuple[Method, ...], OneOrMore, AfterValidator(_distinct)]
 Protocols = Annotated[tuple[Annotated[str, AfterValidator(protocol)], ...], OneOrMore, AfterValidator(_distinct)]
 
@@ -180,6 +223,15 @@ class ServerOptions(Options):
         default=(),
         description="CIDRs whose `X-Forwarded-*` and `X-Request-ID` are believed, as a list or a text with commas; "
         "what others say is replaced.",
+    )
+    trusted_headers: TrustedHeaders = Field(
+        default=("X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix"),
+        description="What those may say beside `X-Forwarded-For`. All else of that kind is dropped, from everybody.",
+    )
+    paths: Literal["pass", "strict"] = Field(
+        default="pass",
+        description="`strict` refuses paths that some servers read differently (`..;`, backslash and NUL, escaped or "
+        "not, and what would belong to another route then); `pass` passes them on.",
     )
     limits: Limits = Field(default=Limits(), description="What a client may send and hold.")
     timeouts: ClientTimeouts = Field(default=ClientTimeouts(), description="How long a client may take.")
@@ -214,6 +266,8 @@ class RouteOptions(Options):
     strip_prefix: Flag = Field(default=False, description="Whether `path` is cut off before the request is passed on.")
     upgrades: Protocols = Field(default=("websocket",), description="Protocols that may be asked for.")
     trailers: Flag = Field(default=False, description="Whether request trailers are passed on.")
+    slash: Slash = Field(default=None, description="What `path` itself is answered with.")
+    details: Details = Field(default=True, description="Who may see targets and causes.")
     owner: OneLine | None = Field(default=None, description="Who to ask.")
 
 
@@ -288,7 +342,19 @@ class RouteSection(UpstreamDefaults):
     respond: FixedAnswer | None = Field(
         default=None, description="An answer of the gateway's own, instead of an upstream's."
     )
-    strip_prefix: Flag = Field(default=False, description="Cut `path` off before the request is passed on.")
+    strip_prefix: Flag = Field(
+        default=False,
+        description="Cut `path` off before the request is passed on, and tell it in `X-Forwarded-Prefix`.",
+    )
+    slash: Slash = Field(
+        default=None,
+        description="`redirect` answers `path` itself with 308 to `path/`; null passes it on like any other.",
+    )
+    details: Details | None = Field(
+        default=None,
+        description="Who may see targets and causes on error pages: true (everybody), false (nobody), or CIDRs of "
+        "clients. Default: everybody; in the environment `prod` loopback.",
+    )
     upgrades: Protocols = Field(
         default=("websocket",),
         description="Protocols that an `Upgrade` may ask for, by name; `[]` is none. What is not listed is dropped and "
@@ -309,6 +375,14 @@ class RouteSection(UpstreamDefaults):
     @classmethod
     def _from_target(cls, data: object) -> object:
         return data if isinstance(data, dict | cls) else {"to": data}
+
+    @model_validator(mode="after")
+    def _slash_has_a_path(self) -> Self:
+        if self.slash and self.path == "/":
+            raise KeyedError(
+                "slash", "`slash` is about a `path` that has no / at its end, and this one is /: remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _answers_in_one_way(self) -> Self:

@@ -5,7 +5,14 @@ from itertools import combinations
 from typing import Any, Final
 
 from devhost_server.config.hints import suggestion
-from devhost_server.config.models import Document, RouteOptions, RouteSection, ServerOptions, Settings
+from devhost_server.config.models import (
+    Document,
+    RouteOptions,
+    RouteSection,
+    ServerOptions,
+    Settings,
+    default_details,
+)
 from devhost_server.config.problems import Problem
 from devhost_server.config.tree import Node, Path, dotted, find
 from devhost_server.config.validate import Validated, place_of
@@ -37,7 +44,7 @@ def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Sett
         echo=document.echo,
         upstreams=upstreams,
         routes={
-            name: _route(name, route, document.domain, upstreams.get(route.upstream or ""))
+            name: _route(name, route, document.domain, env, upstreams.get(route.upstream or ""))
             for name, route in document.routes.items()
         },
         secrets=tuple(dict.fromkeys(place for path in secrets for place in _places(path, document))),
@@ -64,7 +71,7 @@ def _places(path: Path, document: Document) -> Iterator[Path]:
             yield ("routes", name, "hosts")
         case ("routes", name, "methods" | "upgrades" as key, *_):
             yield ("routes", name, key)
-        case ("server", "bind" | "trusted_proxies" as name, *_):
+        case ("server", "bind" | "trusted_proxies" | "trusted_headers" as name, *_):
             yield ("server", name)
         case (*parents, "headers", header):
             yield (*parents, "headers", str(header).lower())
@@ -90,7 +97,9 @@ def _overlaid(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return {**lower, **upper, **both}
 
 
-def _route(name: str, route: RouteSection, domain: str, upstream: UpstreamOptions | None = None) -> RouteOptions:
+def _route(
+    name: str, route: RouteSection, domain: str, env: str = "", upstream: UpstreamOptions | None = None
+) -> RouteOptions:
     return RouteOptions(
         name=name,
         hosts=route.host or (host_name(f"{name}.{domain}"),),
@@ -103,6 +112,8 @@ def _route(name: str, route: RouteSection, domain: str, upstream: UpstreamOption
         strip_prefix=route.strip_prefix,
         upgrades=route.upgrades,
         trailers=route.trailers,
+        slash=route.slash,
+        details=default_details(env) if route.details is None else route.details,
         owner=route.owner,
     )
 

@@ -26,13 +26,13 @@ from devhost_server.failures import (
     Fault,
 )
 from devhost_server.http import chunked
-from devhost_server.http.forward import Peer
 from devhost_server.http.head_memory import ParsedLine
 from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.private import PrivateConnections
 from devhost_server.http.progress import Progress
 from devhost_server.http.request_head import RequestFields, seeming, split_absolute
 from devhost_server.http.resets import reset_when_closed
+from devhost_server.http.trust import Peer
 from devhost_server.routing import parse_host
 
 if TYPE_CHECKING:
@@ -386,6 +386,7 @@ class ClientConnection(asyncio.Protocol):
 
     def judge_anew(self) -> None:
         """Forget what was found sound: the limits, or whom to trust, may have changed."""
+        self._line = self._block = b""
         self._fields = self._repeated = None
 
     def save_memory(self) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
+from devhost_server.http.trust import OWN_FAMILY, fold, is_statement
+
 T = TypeVar("T")
 
 CRLF: Final = b"\r\n"
@@ -35,7 +37,7 @@ _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-
 # The schemes that authenticate a connection (RFC 4559 §6, [MS-NTHT] §1.3), wherever a list of challenges names them.
 _BINDING: Final = re.compile(rb"(?:\A|,)[\t ]*(?:NTLM|Negotiate)(?=[\t ,]|\Z)", re.IGNORECASE)
 # End-to-end by nature: a Connection line may not take these away (RFC 9110 §7.6.1, last paragraph).
-_GUARDED: Final = frozenset(
+GUARDED: Final = frozenset(
     (b"authorization", b"cookie", b"set-cookie", b"content-type", b"content-encoding", b"content-range", b"range",
      b"cache-control", b"date", b"etag", b"location", b"vary", b"origin", b"close", b"keep-alive")
 )  # fmt: skip
@@ -102,7 +104,7 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
         """Give the fields that these Connection options take away: those that mean nothing to the gateway itself."""
-        return frozenset(options) - self._needed - _GUARDED
+        return frozenset(options) - self._needed - GUARDED
 
 
 def split_block(block: bytes) -> list[bytes]:
@@ -151,10 +153,10 @@ def parse_length(value: bytes) -> int | None:
 # RFC 9110 §6.5.1: what frames, routes, authenticates, or was already decided on, may not come behind the body.
 _TRAILER_BARRED: Final = (
     HOP_BY_HOP
-    | _GUARDED
+    | GUARDED
     | frozenset(
         (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"trailer", b"expect",
-         b"forwarded", b"x-real-ip", b"x-request-id", b"via", b"max-forwards", b"www-authenticate", b"age", b"expires",
+         b"x-request-id", b"via", b"max-forwards", b"www-authenticate", b"age", b"expires",
          b"retry-after", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range")
     )
 )  # fmt: skip
@@ -167,7 +169,7 @@ def filter_trailers(block: bytes) -> bytes | None:
         spelling, colon, _ = line.partition(b":")
         if not colon or TOKEN.fullmatch(spelling) is None or line.translate(None, VALUE_BYTES):
             return None
-        name = spelling.lower().replace(b"_", b"-")
-        if name not in _TRAILER_BARRED and not name.startswith(b"x-forwarded-"):
+        name = fold(spelling)  # by any name that some server takes for one of these
+        if name not in _TRAILER_BARRED and not is_statement(name) and not name.startswith(OWN_FAMILY):
             kept.append(line)
     return join_block(kept)

@@ -4,15 +4,14 @@ Pure functions over what was received; nothing received is changed. End-to-end l
 their order; what the gateway vouches for is added behind them.
 """
 
-import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from devhost_server.http.fields import tokens
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.response_head import ResponseHead
+from devhost_server.http.trust import Peer, identity_lines
 
 # How often the name of any devhost may stand in Via before a request counts as looping: chains of gateways are real,
 # but short. Our own instance may not stand there once.
@@ -21,69 +20,14 @@ _HOPS_MAX: Final = 8
 # A dot segment as any server may see one: behind a backslash, or with parameters (RFC 3986 §3.3).
 _CLIMBS: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|\Z)")
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# What remains of a path when its prefix is cut off must not begin as the name of another host would, //evil.test, in
+# the eyes of an app that decodes it or of a browser that is redirected there: browsers take a backslash for a slash
+# and leave tabs and line breaks out (WHATWG URL, basic URL parser).
+_SLASHES: Final = re.compile(rb"(?:(?:%0[9AaDd])*(?:[/\\]|%2[Ff]|%5[Cc]))+")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Peer:
-    """Who is at the other end of a client connection; `trusted` if its forwarded fields are believed.
-
-    Two are the same only if they are one object, which makes looking up what a peer has sent cheap.
-    """
-
-    address: bytes
-    trusted: bool
-    # The added lines for a peer that is not trusted, up to where the host and the request id follow.
-    forwarded: bytes
-    port: bytes
-
-
-def make_peer(address: str, port: int, trusted: tuple[Network, ...]) -> Peer:
-    """Describe the peer at `address` ("" for a unix socket) that connected to our `port`.
-
-    IPv4-mapped IPv6 addresses count as IPv4. A unix socket is trusted when anything on this machine is: only local
-    processes reach it.
-    """
-    text = address.partition("%")[0]
-    if not text:
-        believed = any(ipaddress.ip_address("127.0.0.1") in network for network in trusted if network.version == 4)
-        text = "127.0.0.1"
-    else:
-        parsed = _unmapped(text)
-        text = str(parsed)
-        believed = any(parsed in network for network in trusted if network.version == parsed.version)
-    name = text.encode()
-    port_text = b"%d" % port
-    forwarded = (
-        b"\r\nX-Forwarded-For: " + name + b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: " + port_text
-        + b"\r\nX-Forwarded-Host: "
-    )  # fmt: skip
-    return Peer(name, believed, forwarded, port_text)
-
-
-def _unmapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    parsed = ipaddress.ip_address(text)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return mapped if mapped is not None else parsed
-
-
-def client_address(peer: Peer, fields: RequestFields, trusted: tuple[Network, ...]) -> bytes:
-    """Give the address a request came from: the right-most one in X-Forwarded-For that is not a trusted proxy's."""
-    if not peer.trusted or fields.forwarded_for is None:
-        return peer.address
-    found = peer.address
-    for part in reversed(fields.forwarded_for.split(b",")):
-        try:
-            text = part.strip(b" \t").decode("ascii")
-            parsed = _unmapped(text)
-        except ValueError:
-            break  # "unknown" or an obfuscated identifier (RFC 7239 §6): the last address we could read stands
-        if "%" in text:
-            break  # a zone may be any text, and means nothing on another machine
-        found = str(parsed).encode()
-        if not any(parsed in network for network in trusted if network.version == parsed.version):
-            break
-    return found
+# RFC 3986 §2: everything that may stand in a reference. The rest is escaped: field values are ASCII for most readers.
+_REFERENCE_SAFE: Final = "%:/?#[]@!$&'()*+,;=-._~"
 
 
 def loops(via: bytes, instance: bytes) -> bool:
@@ -97,7 +41,7 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
     """Give the request target for an upstream: `prefix` cut off, `base` put before it.
 
     Without either the bytes stay untouched. With one, a path that dot segments or escapes could lead out of the
-    prefix or the base has no safe reading, and None is given.
+    prefix or the base has no safe reading, and None is given. What remains behind a prefix begins with one slash.
     """
     if not (prefix or base) or target == b"*":
         return target
@@ -110,8 +54,19 @@ def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
         cut = b"/".join(segments[: prefix.count(b"/") + 1])
         if unquote_to_bytes(cut) != prefix:
             return None
-        path = path[len(cut) :] or b"/"
+        path = _SLASHES.sub(b"/", path[len(cut) :], 1) if len(path) > len(cut) else b"/"
     return base + path + mark + query
+
+
+def with_slash(target: bytes) -> bytes:
+    """Return the reference, relative to a target without a slash at its end, that has one.
+
+    A relative one is right behind other prefixes too, which somebody in front of us may have cut off. The dot keeps a
+    segment with a colon from being read as a scheme (RFC 3986 §4.2).
+    """
+    path, mark, query = target.partition(b"?")
+    reference = b"./" + path.rpartition(b"/")[2] + b"/" + mark + query
+    return quote(reference, safe=_REFERENCE_SAFE).encode()
 
 
 def around_request_id(
@@ -123,7 +78,7 @@ def around_request_id(
     gateway in Via, which is how a loop is noticed. Requests with the same fields on one connection share both parts.
     """
     block = fields.forward if host_line is None else fields.forward_with(host_line)
-    forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + host
+    forwarded = _forwarded_lines(fields, peer, host) if peer.trusted else peer.forwarded + _host_lines(host, b"http")
     via = b"\r\nVia: 1.0 devhost (" if old else b"\r\nVia: 1.1 devhost ("
     return b" HTTP/1.1" + block + forwarded + b"\r\nX-Request-ID: ", via + instance + b")"
 
@@ -140,24 +95,40 @@ def request_head(
     request_id: bytes,
     instance: bytes,
     hop: bytes,
+    prefix: bytes = b"",
 ) -> bytes:
     """Build the head of the request to a target; see `around_request_id`.
 
-    `hop` are the lines of our own hop, empty line included.
+    `prefix` is the line of `prefix_line`; `hop` are the lines of our own hop, empty line included.
     """
     before, behind = around_request_id(fields, peer, instance, old=old, host=host, host_line=host_line)
-    return b"".join((method, b" ", target, before, request_id, behind, hop))
+    return b"".join((method, b" ", target, before, request_id, prefix, behind, hop))
+
+
+def prefix_line(theirs: bytes, ours: bytes) -> bytes:
+    """Return the X-Forwarded-Prefix line: the prefix that a trusted peer cut off, then the one that we did."""
+    return b"\r\nX-Forwarded-Prefix: " + theirs + ours
 
 
 def _forwarded_lines(fields: RequestFields, peer: Peer, host: bytes) -> bytes:
-    """Give the forwarded lines for a trusted peer: its list with its own address behind it, its other values kept."""
+    """Return the forwarded lines for a trusted peer: its list with its address behind it, and what it may say."""
     addresses = peer.address if fields.forwarded_for is None else fields.forwarded_for + b", " + peer.address
-    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Port: %b\r\nX-Forwarded-Host: %b" % (
-        addresses,
-        fields.forwarded_proto or b"http",
-        fields.forwarded_port or peer.port,
-        fields.forwarded_host or host,
-    )
+    scheme = fields.forwarded_proto or b"http"
+    before = b"\r\nX-Forwarded-For: " + addresses + b"\r\nX-Forwarded-Proto: " + scheme
+    behind = _host_lines(fields.forwarded_host or host, scheme, fields.forwarded_port)
+    return before + identity_lines(fields.client_address, scheme) + behind
+
+
+def _host_lines(host: bytes, scheme: bytes, port: bytes | None = None) -> bytes:
+    """Return the end of Forwarded, X-Forwarded-Host, and X-Forwarded-Port.
+
+    The port is the one that the client used: the host's, or else the scheme's. Ours may be behind another.
+    """
+    if port is None:
+        port = host.rpartition(b":")[2] if b":" in host else b""
+        if not port.isdigit():  # none, or the end of an IPv6 address
+            port = b"443" if scheme == b"https" or scheme == b"wss" else b"80"  # noqa: PLR1714 -- speed
+    return host + b'"\r\nX-Forwarded-Host: ' + host + b"\r\nX-Forwarded-Port: " + port
 
 
 def response_head(head: ResponseHead, request_id: bytes, framing: bytes) -> bytes:

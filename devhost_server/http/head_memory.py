@@ -8,8 +8,8 @@ new connection, and with thousands of connections it saves going through memory 
 from typing import Final
 
 from devhost_server.failures import Fault
-from devhost_server.http.forward import Peer
 from devhost_server.http.request_head import RequestFields, parse_request_block, parse_request_line
+from devhost_server.http.trust import Peer
 
 ParsedLine = tuple[bytes, bytes, bool]
 """Method, target, and whether it is HTTP/1.0."""
@@ -28,12 +28,13 @@ class HeadMemory:
     """Request lines by their bytes, field blocks by who sent them and their bytes."""
 
     def __init__(self) -> None:
+        self.strict = False  # about paths; `clear` after a change
         self._most = _REMEMBERED
         self._lines: dict[bytes, tuple[bytes, ParsedLine]] = {}
         self._blocks: dict[tuple[Peer, bytes], tuple[bytes, RequestFields]] = {}
 
     def clear(self) -> None:
-        """Forget everything: the peers that it is about are forgotten, or no longer trusted as they were."""
+        """Forget everything: what is sound has changed, or the peers that it is about are forgotten."""
         self._lines.clear()
         self._blocks.clear()
 
@@ -46,7 +47,7 @@ class HeadMemory:
         known = self._lines.get(line)
         if known is not None:
             return known
-        parsed = parse_request_line(line)
+        parsed = parse_request_line(line, strict=self.strict)
         if isinstance(parsed, Fault):
             return parsed
         if len(line) <= _LINE_LENGTH and b"?" not in line:
@@ -61,7 +62,7 @@ class HeadMemory:
         known = self._blocks.get((peer, block)) if short else None
         if known is not None:
             return known
-        fields = parse_request_block(block, method, trusted=peer.trusted)
+        fields = parse_request_block(block, method, peer)
         if isinstance(fields, Fault):
             return fields
         # With an upgrade, what the block means depends on the method too.

@@ -50,6 +50,7 @@ class Facts:
     tried: tuple[str, ...]  # each "127.0.0.1:8000: connection refused after 1 ms"
     since: str | None  # RFC 3339: since when the target fails
     instance: str
+    plain: bool = False  # for somebody who may know no more than status, title, detail and request id
 
 
 def render(facts: Facts, accept: bytes | None) -> tuple[bytes, bytes]:
@@ -62,6 +63,26 @@ def render(facts: Facts, accept: bytes | None) -> tuple[bytes, bytes]:
     if prefers_html(accept):
         return HTML, _page(shown).encode()
     return PROBLEM, _problem(shown)
+
+
+POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The Content-Security-Policy of a page: it loads nothing, sends nothing, and stands in nobody's frame."""
+
+_NEUTRAL: Final = {
+    502: "The service cannot be reached",
+    503: "The service is not available at the moment",
+    504: "The service took too long to answer",
+    508: "The request went round in a circle",
+}
+
+
+def neutral(status: int) -> tuple[str, str]:
+    """Return title and detail of a failure for somebody who may not know what is behind the gateway."""
+    title = _NEUTRAL.get(status, "The request could not be completed")
+    return title, "Try again in a moment. If it lasts, give the request id to whoever runs this service."
 
 
 # --- content negotiation (RFC 9110 §12.5.1) -------------------------------------------------------------------------
@@ -176,20 +197,23 @@ def _problem(facts: Facts) -> bytes:
         "title": facts.title,
         "status": facts.status,
         "detail": facts.detail,
-        "instance": facts.instance,
         "flag": facts.flag,
-        "error": facts.error,
         "request_id": facts.request_id,
-        "method": facts.method,
-        "host": facts.host,
-        "target": facts.target,
-        "route": facts.route,
-        "owner": facts.owner,
-        "upstream": facts.upstream,
-        "target_addr": facts.target_addr,
-        "tried": facts.tried,
-        "since": facts.since,
     }
+    if not facts.plain:
+        document |= {
+            "instance": facts.instance,
+            "error": facts.error,
+            "method": facts.method,
+            "host": facts.host,
+            "target": facts.target,
+            "route": facts.route,
+            "owner": facts.owner,
+            "upstream": facts.upstream,
+            "target_addr": facts.target_addr,
+            "tried": facts.tried,
+            "since": facts.since,
+        }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -299,7 +323,7 @@ def _page(facts: Facts) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{POLICY.rpartition("; ")[0]}">
 <title>{status}: {html.escape(facts.title)}</title>
 <link rel="icon" href="data:,">
 <style>
@@ -310,7 +334,25 @@ def _page(facts: Facts) -> str:
 <p class="status"><b>{facts.status}</b>{html.escape(facts.reason)}</p>
 <h1>{html.escape(facts.title)}</h1>
 <p class="detail">{html.escape(facts.detail)}</p>
-{_way(facts)}
+{_plain_rest(facts) if facts.plain else _rest(facts)}</main>
+</body>
+</html>
+"""
+
+
+def _plain_rest(facts: Facts) -> str:
+    return f"""<section aria-labelledby="facts">
+<h2 id="facts">What to refer to</h2>
+<dl>
+<dt>Request id</dt><dd><code class="id">{html.escape(facts.request_id)}</code></dd>
+</dl>
+</section>
+<footer>Answered by the devhost gateway, not by the service behind it.</footer>
+"""
+
+
+def _rest(facts: Facts) -> str:
+    return f"""{_way(facts)}
 <section aria-labelledby="facts">
 <h2 id="facts">What happened</h2>
 <dl>
@@ -319,9 +361,6 @@ def _page(facts: Facts) -> str:
 </section>
 {_tried(facts)}{_next(facts)}<footer>Answered by the devhost gateway {html.escape(facts.instance)}, not by the service \
 behind it.</footer>
-</main>
-</body>
-</html>
 """
 
 

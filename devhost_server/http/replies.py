@@ -21,9 +21,9 @@ def reason(status: int) -> str:
 
 
 @lru_cache
-def proxy_status(error: str) -> bytes:
-    """Give a Proxy-Status value (RFC 9209) for one of its error types."""
-    return f"devhost; error={error}".encode()
+def proxy_status(error: str | None) -> bytes:
+    """Return a Proxy-Status value (RFC 9209) for one of its error types, or for an error that is not told."""
+    return b"devhost" if error is None else f"devhost; error={error}".encode()
 
 
 def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_body: bool, hop: bytes) -> bytes:

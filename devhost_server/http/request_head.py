@@ -19,6 +19,7 @@ from devhost_server.failures import (
 )
 from devhost_server.http.fields import (
     CRLF,
+    GUARDED,
     HOP_BY_HOP,
     TOKEN,
     VALUE_BYTES,
@@ -31,6 +32,9 @@ from devhost_server.http.fields import (
     without,
 )
 from devhost_server.http.reuse import Reason
+from devhost_server.http.trust import MADE_HERE, OWN_FAMILY, Peer, fold, is_statement
+from devhost_server.paths import strict_flaw
+from devhost_server.routing import parse_host
 
 # A request line holds neither tabs nor controls. RFC 9112 §3.2 allows no bytes over 0x7f either, but address bars and
 # curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.
@@ -41,6 +45,11 @@ _SEEMING_BYTES: Final = 16 * 1024
 _HOST_BYTES: Final = 255
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# A path in front of ours: one slash before each segment, and nothing that a browser could take for the name of a host.
+_PREFIX: Final = re.compile(
+    rb"(?:/(?!\.\.?(?:/|\Z))(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%(?!2[Ff]|5[Cc])[0-9A-Fa-f]{2})+)+/?"
+)
+_SCHEMES: Final = frozenset((b"http", b"https", b"ws", b"wss"))
 # RFC 9113 §3.1: h2c by upgrade is obsolete; through a tunnel HTTP/2 would pass routing, rules and log by.
 _H2: Final = frozenset((b"h2c", b"h2"))
 _COMMON_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
@@ -51,6 +60,10 @@ METHOD_BYTES: Final = 32
 LONG_METHOD: Final = BAD_REQUEST(f"The request method is longer than {METHOD_BYTES} bytes.")
 BAD_LINE: Final = BAD_REQUEST("The request line is not a method, a target and a version with single blanks between.")
 _BAD_TARGET: Final = BAD_REQUEST("The request target is not a path, an http URL without a user, or * for OPTIONS.")
+_BAD_PATH: Final = BAD_REQUEST(
+    "The path has a backslash, a NUL, a dot segment with parameters, or dot segments that are escaped twice: servers "
+    "read it differently, and `server.paths` is strict."
+)
 BAD_BYTES: Final = BAD_REQUEST("A header holds a control character, or a CR or LF that stands alone.")
 _NO_COLON: Final = BAD_REQUEST("A header line has no colon.")
 _BAD_NAME: Final = BAD_REQUEST("A header name is not a token directly before its colon.")
@@ -74,13 +87,16 @@ class RequestFields:
 
     __slots__ = (
         "chunked",
+        "client_address",
         "close",
         "credentials",
+        "disbelieved",
         "expect_continue",
         "forward",
         "forwarded_for",
         "forwarded_host",
         "forwarded_port",
+        "forwarded_prefix",
         "forwarded_proto",
         "head_before",
         "head_behind",
@@ -135,6 +151,9 @@ class RequestFields:
         self.forwarded_proto: bytes | None = None
         self.forwarded_host: bytes | None = None
         self.forwarded_port: bytes | None = None
+        self.forwarded_prefix: bytes | None = None
+        self.client_address = b""
+        self.disbelieved: frozenset[bytes] = frozenset()  # lower-case names of statements that were dropped
         self.request_id: bytes | None = None
         self.via: bytes | None = None
         self.user_agent = b""
@@ -156,6 +175,21 @@ class RequestFields:
                 return value.strip(b" \t")
         return None
 
+    def sole(self, name: bytes) -> bytes | None:
+        """Return the value of the field called `name` (lower-case) if no server can read another one, else None.
+
+        That is: all fields of that name have it, those too whose names are the same only to servers that fold names,
+        and the peer is believed about it.
+        """
+        if name in self.disbelieved:
+            return None
+        value, folded = self.get(name), fold(name)
+        for line in self.lines:
+            spelling, _, other = line.partition(b":")
+            if len(spelling) == len(name) and fold(spelling) == folded and other.strip(b" \t") != value:
+                return None
+        return value
+
     @property
     def has_body(self) -> bool:
         """Whether content follows the head (RFC 9112 §6.3); a length of 0 announces none."""
@@ -173,8 +207,11 @@ class RequestFields:
         return self.upgrade is not None and b"websocket" in protocols(self.upgrade)
 
 
-def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
-    """Give (method, target, whether it is HTTP/1.0) of a request line, or why it is refused (RFC 9112 §3)."""
+def parse_request_line(line: bytes, *, strict: bool = False) -> tuple[bytes, bytes, bool] | Fault:
+    """Return (method, target, whether it is HTTP/1.0) of a request line, or why it is refused (RFC 9112 §3).
+
+    `strict` refuses paths that some servers fold, see `devhost_server.paths`.
+    """
     parts = line.split(b" ")
     if len(parts) != 3 or line.translate(None, LINE_BYTES):
         return BAD_LINE
@@ -188,6 +225,8 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, bool] | Fault:
             return refused
     if target[:1] != b"/" and not _is_other_form(method, target):
         return _BAD_TARGET
+    if strict and strict_flaw(target if target[:1] == b"/" else split_absolute(method, target)[1]):
+        return _BAD_PATH
     return method, target, version == b"HTTP/1.0"
 
 
@@ -216,6 +255,8 @@ def split_absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
 
     RFC 9112 §3.2.2; without a path it becomes ``/``, or ``*`` for OPTIONS (§3.2.4). A query keeps its place.
     """
+    if target == b"*":
+        return b"", target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise ValueError(target)
@@ -225,12 +266,12 @@ def split_absolute(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     return authority, rest if rest[:1] == b"/" else b"/" + rest
 
 
-# How one field is taken in: (fields so far, value without outer blanks, whether the peer is trusted) -> True if its
-# line is passed on, False if it is not, or why the request is refused.
-_Take = Callable[[RequestFields, bytes, bool], "bool | Fault"]
+# How one field is taken in: (fields so far, value without outer blanks, who sent it) -> True if its line is passed on,
+# False if it is not, or why the request is refused.
+_Take = Callable[[RequestFields, bytes, Peer], "bool | Fault"]
 
 
-def _host(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _host(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     if fields.host is not None:
         return _TWO_HOSTS
     fields.host = value
@@ -238,7 +279,7 @@ def _host(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
     return True
 
 
-def _content_length(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _content_length(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     length = parse_length(value)
     if length is None or fields.length is not None:
         return _BAD_LENGTH
@@ -246,7 +287,7 @@ def _content_length(fields: RequestFields, value: bytes, _: bool) -> bool | Faul
     return True
 
 
-def _transfer_encoding(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _transfer_encoding(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     codings = tokens(value)
     if not fields.chunked and value.lower() == b"chunked":
         fields.chunked = True
@@ -257,17 +298,17 @@ def _transfer_encoding(fields: RequestFields, value: bytes, _: bool) -> bool | F
     return _BAD_CHUNKED
 
 
-def _connection(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _connection(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.nominated += tokens(value)
     return False
 
 
-def _upgrade(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _upgrade(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.upgrade = value if fields.upgrade is None else fields.upgrade + b", " + value
     return False
 
 
-def _expect(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _expect(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     if value.lower() == b"100-continue":
         fields.expect_continue = True
     else:
@@ -275,82 +316,130 @@ def _expect(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
     return False
 
 
-def _te(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _te(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.trailers_welcome |= b"trailers" in tokens(value)
     return False
 
 
-def _trailer(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _trailer(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.trailer = value if fields.trailer is None else fields.trailer + b", " + value
     return False  # trailers belong to a hop, and most routes drop them
 
 
-def _authorization(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _authorization(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.credentials |= binds_connection(value)
     return True
 
 
-def _websocket_key(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _websocket_key(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.websocket_key = value if fields.websocket_key is None else b""
     return True
 
 
-def _via(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _via(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.via = value if fields.via is None else fields.via + b", " + value
     return True
 
 
-def _request_id(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
-    if trusted and _REQUEST_ID.fullmatch(value):
+def _request_id(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    if peer.trusted and _REQUEST_ID.fullmatch(value):
         fields.request_id = value
     return False
 
 
-def _user_agent(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _user_agent(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.user_agent = value
     return True
 
 
-def _referer(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _referer(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.referer = value
     return True
 
 
-def _traceparent(fields: RequestFields, value: bytes, _: bool) -> bool | Fault:
+def _traceparent(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.traceparent = value
     return True
 
 
-def _forwarded_for(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
-    if trusted:
-        fields.forwarded_for = value if fields.forwarded_for is None else fields.forwarded_for + b", " + value
+def _forwarded_for(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    if not peer.trusted:
+        return _disbelieve(fields, b"x-forwarded-for")
+    fields.forwarded_for = value if fields.forwarded_for is None else fields.forwarded_for + b", " + value
     return False
 
 
-def _forwarded_proto(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
-    fields.forwarded_proto = value if trusted else None
+# Of several values, in one line or in many, the last one counts: that is the one which the peer itself added.
+
+
+def _forwarded_proto(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    scheme = _last(value).lower()
+    fields.forwarded_proto = None
+    if b"x-forwarded-proto" not in peer.believed or scheme not in _SCHEMES:
+        return _disbelieve(fields, b"x-forwarded-proto")
+    fields.forwarded_proto = scheme
     return False
 
 
-def _forwarded_host(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
-    fields.forwarded_host = value if trusted else None
+def _forwarded_host(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    host = _last(value)
+    fields.forwarded_host = None
+    if b"x-forwarded-host" not in peer.believed or parse_host(host) is None:
+        return _disbelieve(fields, b"x-forwarded-host")
+    fields.forwarded_host = host
     return False
 
 
-def _forwarded_port(fields: RequestFields, value: bytes, trusted: bool) -> bool | Fault:
-    fields.forwarded_port = value if trusted else None
+def _forwarded_port(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    port = _last(value)
+    fields.forwarded_port = None
+    if b"x-forwarded-port" not in peer.believed or not (port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535):
+        return _disbelieve(fields, b"x-forwarded-port")
+    fields.forwarded_port = port
     return False
 
 
-def _if_trusted(_: RequestFields, _value: bytes, trusted: bool) -> bool | Fault:
-    return trusted
-
-
-def _drop(_: RequestFields, _value: bytes, _trusted: bool) -> bool | Fault:
+def _forwarded_prefix(fields: RequestFields, value: bytes, peer: Peer) -> bool | Fault:
+    prefix = _last(value)
+    fields.forwarded_prefix = None
+    if b"x-forwarded-prefix" not in peer.believed or _PREFIX.fullmatch(prefix) is None:
+        return _disbelieve(fields, b"x-forwarded-prefix")
+    fields.forwarded_prefix = prefix.rstrip(b"/")
     return False
 
 
-def _malformed(_: RequestFields, line: bytes, _trusted: bool) -> bool | Fault:
+def _last(value: bytes) -> bytes:
+    return value.rpartition(b",")[2].strip(b" \t")
+
+
+def _disbelieve(fields: RequestFields, name: bytes) -> bool:
+    fields.disbelieved |= {name}
+    return False
+
+
+def _statement(name: bytes) -> _Take:
+    """Return the treatment of a statement that is passed on as it came, if the peer is believed about it."""
+
+    def take(fields: RequestFields, _value: bytes, peer: Peer) -> bool | Fault:
+        return name in peer.believed or _disbelieve(fields, name)
+
+    return take
+
+
+def _alias(folded: bytes) -> _Take:
+    """Return the treatment of a name that some servers cannot tell from `folded`."""
+
+    def take(_fields: RequestFields, _value: bytes, peer: Peer) -> bool | Fault:
+        return folded not in peer.trust.decisive
+
+    return take
+
+
+def _drop(_: RequestFields, _value: bytes, _peer: Peer) -> bool | Fault:
+    return False
+
+
+def _malformed(_: RequestFields, line: bytes, _peer: Peer) -> bool | Fault:
     if line.translate(None, VALUE_BYTES):
         return BAD_BYTES
     return _BAD_NAME if b":" in line else _NO_COLON
@@ -377,20 +466,22 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"x-forwarded-proto": _forwarded_proto,
     b"x-forwarded-host": _forwarded_host,
     b"x-forwarded-port": _forwarded_port,
-    b"x-real-ip": _if_trusted,
-    b"forwarded": _if_trusted,
+    b"x-forwarded-prefix": _forwarded_prefix,
+    **{name: _statement(name) for name in MADE_HERE},  # nobody is believed about these
 }
 
 
 def _take_unlisted(name: bytes) -> _Take | None:
-    """Give the treatment of a name that is not in the table: the gateway's own namespace and aliases of the table."""
-    if name.startswith(b"x-forwarded-"):
-        return _if_trusted
-    # CGI-like upstreams cannot tell X_Forwarded_For from the field that the gateway vouches for: aliases are dropped.
-    alias = name.replace(b"_", b"-")
-    if alias != name and (alias in _TAKES or alias.startswith(b"x-forwarded-")):
+    """Return the treatment of a name that is not in the table: statements, the gateway's own namespace, aliases."""
+    folded = fold(name)
+    if folded.startswith(OWN_FAMILY):
         return _drop
-    return None
+    if is_statement(folded):
+        return _statement(name) if name == folded else _drop
+    if folded == name:
+        return None
+    # Nobody is believed about an alias: what it is an alias of would have been sent under its name.
+    return _drop if folded in _TAKES or folded in GUARDED else _alias(folded)
 
 
 # What the gateway only looks at is the client's to take away.
@@ -398,11 +489,11 @@ _REMOVABLE: Final = frozenset((b"user-agent", b"referer", b"traceparent"))
 _LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed, _take_unlisted, _REMOVABLE)
 
 
-def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> RequestFields | Fault:
-    """Analyse the field section of a request.
+def parse_request_block(block: bytes, method: bytes, peer: Peer) -> RequestFields | Fault:
+    """Analyse the field section of a request that `peer` has sent.
 
-    `trusted` says whether the peer's forwarded fields and request id are believed and passed on. Otherwise they are
-    dropped however they are spelt, so that nothing behind the gateway can be told a false address.
+    Statements about the request that the peer is not believed about are dropped however they are spelt, so that nothing
+    behind the gateway can be told a false address, user or host.
     """
     fields = RequestFields(split_block(block))
     kept = fields.kept
@@ -412,11 +503,13 @@ def parse_request_block(block: bytes, method: bytes, *, trusted: bool) -> Reques
             kept.append(meaning)
             continue
         take, value, passed_on = meaning
-        verdict = take(fields, value, trusted)
+        verdict = take(fields, value, peer)
         if verdict is True:
             kept.append(passed_on)
         elif verdict is not False:
             return verdict
+    forwarded_for = fields.forwarded_for
+    fields.client_address = peer.address if forwarded_for is None else peer.trust.client_of(peer, forwarded_for)
     return _complete(fields, method)
 
 

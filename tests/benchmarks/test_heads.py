@@ -11,6 +11,7 @@ from devhost_server.http.fields import VALUE_BYTES, Lines, split_block
 from devhost_server.http.request_head import RequestFields, parse_request_block
 from devhost_server.http.response_head import ResponseHead, _parse_status_line, parse_response, parse_status_line
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL, block_of, first_line
+from tests.http.trusting import STRANGER
 
 HEADS: Final = {"small head": SMALL, "browser's head": BROWSER}
 INSTANCE: Final = b"cafe1234"
@@ -23,7 +24,7 @@ def memory_of(module: ModuleType) -> Lines[Any]:
 
 
 def fields_of(request: bytes) -> RequestFields:
-    fields = parse_request_block(block_of(request), b"GET", trusted=False)
+    fields = parse_request_block(block_of(request), b"GET", STRANGER)
     assert isinstance(fields, RequestFields)
     return fields
 
@@ -107,7 +108,7 @@ class Outgoing:
 
     def __init__(self, request: bytes) -> None:
         self.fields = fields_of(request)
-        self.peer = forward.make_peer("203.0.113.9", 7777, ())
+        self.peer = STRANGER
         self.path = first_line(request).split(b" ")[1]
         self.request_id = b"0123456789abcdef0123456789abcdef"
         self.before, self.behind = forward.around_request_id(
@@ -135,11 +136,14 @@ class Outgoing:
         """Every line from its name and value, as a client library builds a head."""
         lines = [line.partition(b": ") for line in self.fields.kept]
         pairs = [(name, value) for name, _, value in lines]
+        host, client = self.fields.host or b"", self.peer.address
         pairs += [
-            (b"X-Forwarded-For", self.peer.address),
+            (b"X-Forwarded-For", client),
             (b"X-Forwarded-Proto", b"http"),
-            (b"X-Forwarded-Port", self.peer.port),
-            (b"X-Forwarded-Host", self.fields.host or b""),
+            (b"X-Real-IP", client),
+            (b"Forwarded", b'for=%b;proto=http;host="%b"' % (client, host)),
+            (b"X-Forwarded-Host", host),
+            (b"X-Forwarded-Port", host.rpartition(b":")[2]),
             (b"X-Request-ID", self.request_id),
             (b"Via", b"1.1 devhost (" + INSTANCE + b")"),
         ]

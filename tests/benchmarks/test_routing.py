@@ -8,13 +8,12 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from devhost_server.paths import normal_path, remove_dot_segments
 from devhost_server.routing import (
     HOST_MEMORY,
     RouteMatch,
     RouteTable,
-    normal_path,
     parse_host,
-    remove_dot_segments,
 )
 from devhost_server.upstream.balance import RoundRobin
 from tests.benchmarks.steps import steps

@@ -123,6 +123,16 @@ def test_nobody_is_believed_unless_named(env, environ):
     assert loaded(env, given).settings.server.trusted_proxies == ()
 
 
+@pytest.mark.parametrize(("env", "paths"), [("dev", "pass"), ("staging", "strict"), ("prod", "strict")])
+def test_where_others_can_come_paths_are_strict(env, paths, environ):
+    assert loaded(env, environ).settings.server.paths == paths
+
+
+def test_targets_are_shown_to_strangers_everywhere_but_in_prod(environ):
+    assert loaded("staging", environ).settings.routes["whoami"].details is True
+    assert loaded("prod", environ).settings.routes["ping"].details == ("127.0.0.0/8", "::1/128")
+
+
 @pytest.mark.parametrize("env", ["staging", "prod"])
 def test_a_variable_names_the_load_balancers(env, environ):
     assert loaded(env, environ).settings.server.trusted_proxies == ("10.0.0.5/32", "10.0.1.0/24")

@@ -219,6 +219,27 @@ def test_variables_and_sets_are_expanded_too(tmp_path):
     assert (got.domain, got.log.level) == ("d.x", "debug")
 
 
+def test_whom_to_believe_and_whom_to_tell(tmp_path):
+    got = loaded(
+        tmp_path,
+        """
+        server: {trusted_headers: [X-Forwarded-Proto, Remote-User], paths: strict}
+        routes:
+          a: {to: 1, path: /a, slash: redirect}
+          b: {to: 1, details: false}
+          c: {to: 1, details: "10.0.0.0/8, ::1"}
+          d: {to: 1, details: [192.168.1.1]}
+        """,
+    ).settings
+    assert got.server.trusted_headers == ("X-Forwarded-Proto", "Remote-User")
+    assert got.server.paths == "strict"
+    assert (got.routes["a"].slash, got.routes["b"].slash) == ("redirect", None)
+    assert [got.routes[name].details for name in "abcd"] == [
+        True, False, ("10.0.0.0/8", "::1/128"), ("192.168.1.1/32",),
+    ]  # fmt: skip
+    assert Settings.model_validate(got.model_dump(mode="json")) == got
+
+
 EVERYTHING_WRONG = """\
 server:
   wrokers: 4
@@ -293,6 +314,24 @@ def test_all_problems_are_found_at_once_each_at_its_place(tmp_path):
         ("server: {limits: {headers: 10001}}", "10001 is out of bounds: at most 10000 is allowed"),
         ("server: {timeouts: {head: 0}}", "0 is out of bounds: more than 0 is allowed"),
         ("server: {trusted_proxies: 10.0.0.1/8}", "(did you mean '10.0.0.0/8'?)"),
+        (
+            "server: {trusted_headers: X-Forwarded-For}",
+            "'X-Forwarded-For' is believed from every trusted proxy: remove it",
+        ),
+        ("server: {trusted_headers: [x-real-ip]}", "'x-real-ip' is written by the gateway itself"),
+        ("server: {trusted_headers: [X-Devhost-Replay]}", "is written by the gateway itself"),
+        (
+            "server: {trusted_headers: [X_Forwarded_User]}",
+            "is not a field that only proxies may send",
+        ),
+        ("server: {trusted_headers: [Cookie]}", "all others pass from everybody"),
+        ("server: {paths: strikt}", "'strikt' is not allowed; allowed: pass, strict (did you mean strict?)"),
+        ("routes: {a: {to: 1, details: maybe}}", "'maybe' is not a network"),
+        ("routes: {a: {to: 1, details: 3}}", "3 is not allowed; allowed: true, false, or a list of CIDRs"),
+        ("routes: {a: {to: 1, details: [10.0.0.1/8]}}", "(did you mean '10.0.0.0/8'?)"),
+        ("routes: {a: {to: 1, path: /a, slash: add}}", "'add' is not allowed; allowed: redirect"),
+        ("routes: {a: {to: 1, slash: redirect}}", "routes.a.slash: `slash` is about a `path`"),
+        ("routes: {a: {to: 1, path: '/a;b'}}", "what follows ; are parameters, which routes do not compare"),
         ("log: {level: wraning}", "allowed: debug, info, warning, error (did you mean warning?)"),
         ("log: {access: sdtout}", "write stdout, a path with a /, or null"),
         (

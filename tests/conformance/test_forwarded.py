@@ -119,6 +119,114 @@ def test_a_mapped_address_in_the_list_is_the_address_it_maps(
     assert trusting.entry(answer)["client"] == "9.9.9.9"
 
 
+@pytest.mark.case("XF-07")
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        ("6.6.6.6, 203.0.113.9:51008", "203.0.113.9"),
+        ("6.6.6.6, [2001:db8::7]:4711", "2001:db8::7"),
+        ('"[2001:db8::7]:4711", 10.1.2.3:443', "2001:db8::7"),
+        ("6.6.6.6, ::ffff:203.0.113.9", "203.0.113.9"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("6.6.6.6, " + "10.0.0.1, " * 30 + "203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_an_address_counts_without_its_port(
+    trusting: WireUnderTest, upstream: ScriptedUpstream, value: str, client: str
+) -> None:
+    answer = trusting.ask(headers={"X-Forwarded-For": value})
+    assert trusting.entry(answer)["client"] == client
+    headers = upstream.only.headers
+    assert headers["X-Real-IP"] == client
+    assert headers.all("forwarded") == [f'for={node(client)};proto=http;host="wire.test"']
+
+
+def node(address: str) -> str:
+    """An address as Forwarded writes it (RFC 7239 §6)."""
+    return f'"[{address}]"' if ":" in address else address
+
+
+@pytest.mark.case("XF-81")
+@pytest.mark.parametrize("door", ["gateway", "trusting"])
+def test_the_address_of_the_client_is_only_what_is_made_here(
+    request: pytest.FixtureRequest, upstream: ScriptedUpstream, door: str
+) -> None:
+    """Behind a balancer that only appends to X-Forwarded-For, what a stranger says reaches us from a trusted peer."""
+    wire: WireUnderTest = request.getfixturevalue(door)
+    forged = {"X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6;host=evil", "X-Forwarded-For": "203.0.113.9"}
+    wire.ask(headers=forged)
+    client = "203.0.113.9" if door == "trusting" else "127.0.0.1"
+    headers = upstream.only.headers
+    assert headers.all("x-real-ip") == [client]
+    assert headers.all("forwarded") == [f'for={client};proto=http;host="wire.test"']
+
+
+@pytest.mark.case("XF-82")
+@pytest.mark.parametrize("door", ["gateway", "trusting"])
+@pytest.mark.parametrize("mark", list("!#$%&'*+.^_`|~"))
+def test_no_punctuation_makes_another_name_of_it(
+    request: pytest.FixtureRequest, upstream: ScriptedUpstream, door: str, mark: str
+) -> None:
+    """Servers that make variables of names (CGI, WSGI, PHP) cannot tell these from what the gateway vouches for."""
+    wire: WireUnderTest = request.getfixturevalue(door)
+    names = [
+        "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-User", "X-Request-ID", "Content-Length",
+        "Transfer-Encoding", "Remote-User", "X-Auth-Request-Email", "X-Client-Cert-Subject", "X-Devhost-Overlay",
+    ]  # fmt: skip
+    wire.ask("POST", headers=[(name.replace("-", mark), "6.6.6.6") for name in names], body=b"")
+    folded = {variable(name) for name in names}
+    for name, value in upstream.only.headers:
+        assert variable(name) not in folded or "6.6.6.6" not in value, (name, value)
+
+
+def variable(name: str) -> str:
+    """The variable that a CGI-like server makes of a field (RFC 3875 §4.1.18)."""
+    return "".join(character if character.isalnum() else "_" for character in name).upper()
+
+
+@pytest.mark.case("XF-83")
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Server", "Remote-User", "X-Auth-Request-User",
+             "X-Client-Cert-Subject", "X-Devhost-Replay", "True-Client-IP", "X-Original-URL"],
+)  # fmt: skip
+def test_a_trusted_peer_may_say_what_is_listed_and_no_more(
+    trusting: WireUnderTest, upstream: ScriptedUpstream, name: str
+) -> None:
+    trusting.ask(headers={name: "forged", "X-Forwarded-Prefix": "/outer", "X-Forwarded-Host": "pub"})
+    headers = upstream.only.headers
+    assert headers.all(name) == []
+    assert (headers["X-Forwarded-Prefix"], headers["X-Forwarded-Host"]) == ("/outer", "pub")
+
+
+@pytest.mark.case("XF-84")
+@pytest.mark.parametrize(
+    ("host", "headers", "port"),
+    [
+        ("wire.test", {}, "80"),
+        ("wire.test:7777", {}, "7777"),
+        ("[2001:db8::7]:99", {}, "99"),
+        ("wire.test:7777", {"X-Forwarded-Proto": "https"}, "7777"),
+        ("wire.test", {"X-Forwarded-Proto": "https"}, "443"),
+        ("wire.test:7777", {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "pub.test"}, "443"),
+        ("wire.test:7777", {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "pub.test:8443"}, "8443"),
+        ("wire.test", {"X-Forwarded-Proto": "https", "X-Forwarded-Port": "444"}, "444"),
+    ],
+)
+def test_the_port_is_the_one_that_the_client_used(
+    trusting: WireUnderTest,
+    gateway: WireUnderTest,
+    upstream: ScriptedUpstream,
+    host: str,
+    headers: dict[str, str],
+    port: str,
+) -> None:
+    trusting.ask(host=host, headers=headers)
+    assert upstream.only.headers.all("x-forwarded-port") == [port]
+    upstream.reset()
+    gateway.ask(host=host, headers=headers)
+    assert upstream.only.headers.all("x-forwarded-port") == [host.rpartition(":")[2] if ":" in host else "80"]
+
+
 @pytest.mark.case("XF-10")
 def test_the_client_of_the_log_is_the_peer_whatever_it_says(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
     answer = gateway.ask(headers={"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Real-IP": "6.6.6.6"})

@@ -12,6 +12,8 @@ ADDED = {
     "x-forwarded-proto",
     "x-forwarded-host",
     "x-forwarded-port",
+    "x-real-ip",
+    "forwarded",
     "x-request-id",
     "via",
     "connection",

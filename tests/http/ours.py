@@ -5,6 +5,7 @@ from devhost_server.http.chunked import ChunkedDecoder, ChunkedError
 from devhost_server.http.request_head import parse_request_block, parse_request_line
 from devhost_server.http.response_head import parse_response
 from tests.http.llhttp import Line, Reading
+from tests.http.trusting import PROXY
 
 TRAILER_LIMIT = 4096
 
@@ -30,7 +31,7 @@ def read_requests(data: bytes) -> list[Reading]:
             return found
         method, target, old = parsed
         block = head[len(line) :]
-        fields = parse_request_block(block, method, trusted=True)
+        fields = parse_request_block(block, method, PROXY)
         if isinstance(fields, Fault):
             return found
         message = Reading(method, target, "1.0" if old else "1.1", fields=field_list(block))

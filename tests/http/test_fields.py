@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from devhost_server.http.fields import filter_trailers, join_block, parse_length, split_block, tokens, without
 from devhost_server.http.request_head import RequestFields, parse_request_block
 from tests.http import near_http
+from tests.http.trusting import STRANGER
 
 lines = st.lists(st.tuples(near_http.names, near_http.values).map(b": ".join))
 
@@ -109,7 +110,7 @@ def test_what_clients_invent_is_not_kept() -> None:
             block = (
                 b"\r\nX" + padding + b": 1\r\nConnection: " + padding + b", b\r\nX: " + padding + b"\r\nTE: " + padding
             )
-            assert isinstance(parse_request_block(block, b"GET", trusted=False), RequestFields)
+            assert isinstance(parse_request_block(block, b"GET", STRANGER), RequestFields)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

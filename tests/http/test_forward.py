@@ -1,28 +1,26 @@
 """The heads that are sent: they parse back, say what the gateway vouches for, and repeat nothing that was spoofed."""
 
-import ipaddress
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devhost_server.http import forward
-from devhost_server.http.forward import Network, Peer, client_address, loops, make_peer, rewrite
+from devhost_server.http.forward import loops, prefix_line, rewrite, with_slash
 from devhost_server.http.request_head import RequestFields, hop_lines, parse_request_block
 from devhost_server.http.response_head import ResponseHead, parse_response
 from devhost_server.http.reuse import Reason
+from devhost_server.http.trust import Peer
 from tests.http import llhttp, near_http, ours
+from tests.http.trusting import PROXY, STRANGER
 
 INSTANCE = b"1a2b3c4d"
-STRANGER = make_peer("203.0.113.9", 7777, ())
-TRUSTED: tuple[Network, ...] = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
-PROXY = make_peer("10.0.0.1", 7777, TRUSTED)
 
 
 def fields_of(*lines: bytes, trusted: bool = False) -> RequestFields:
-    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), b"GET", trusted=trusted)
+    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), b"GET", PROXY if trusted else STRANGER)
     assert isinstance(found, RequestFields), found
     return found
 
@@ -32,6 +30,7 @@ def head_of(
     peer: Peer = STRANGER,
     host_line: bytes | None = None,
     old: bool = False,
+    prefix: bytes = b"",
     upgrades: frozenset[bytes] = frozenset({b"foo", b"websocket"}),
     **decided: Any,
 ) -> bytes:
@@ -39,7 +38,7 @@ def head_of(
     hop = hop_lines(fields, old=old, upgrades=upgrades, **decided)
     return forward.request_head(
         b"GET", b"/a?b", fields, old=old, host=fields.host or b"asked.test", host_line=host_line, peer=peer,
-        request_id=b"id-1", instance=INSTANCE, hop=hop,
+        request_id=b"id-1", instance=INSTANCE, prefix=prefix, hop=hop,
     )  # fmt: skip
 
 
@@ -52,73 +51,15 @@ def sent(*lines: bytes, **decided: Any) -> dict[bytes, bytes]:
     return dict(pairs)
 
 
-# --- the peer --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("address", "name", "trusted"),
-    [
-        ("10.1.2.3", b"10.1.2.3", True),
-        ("11.1.2.3", b"11.1.2.3", False),
-        ("::ffff:10.1.2.3", b"10.1.2.3", True),
-        ("::ffff:11.1.2.3", b"11.1.2.3", False),
-        ("FD00:0::1", b"fd00::1", True),
-        ("fe80::1%eth0", b"fe80::1", False),
-        ("", b"127.0.0.1", False),
-    ],
-)
-def test_whom_to_believe(address: str, name: bytes, trusted: bool) -> None:
-    peer = make_peer(address, 80, TRUSTED)
-    assert (peer.address, peer.trusted) == (name, trusted)
-
-
-def test_a_unix_socket_is_trusted_when_this_machine_is() -> None:
-    assert make_peer("", 80, (ipaddress.ip_network("127.0.0.0/8"),)).trusted
-    assert not make_peer("", 80, ()).trusted
-
-
-@pytest.mark.parametrize(
-    ("chain", "client"),
-    [
-        ([], b"10.0.0.1"),
-        ([b"198.51.100.1"], b"198.51.100.1"),
-        ([b"6.6.6.6, 198.51.100.1"], b"198.51.100.1"),
-        ([b"6.6.6.6, 198.51.100.1, 10.9.9.9,10.0.0.7"], b"198.51.100.1"),
-        ([b"6.6.6.6", b"198.51.100.1", b"10.9.9.9"], b"198.51.100.1"),
-        ([b"198.51.100.1, fd00::2"], b"198.51.100.1"),
-        ([b"198.51.100.1, ::ffff:10.0.0.2"], b"198.51.100.1"),
-        ([b"::ffff:198.51.100.1"], b"198.51.100.1"),
-        ([b"2001:DB8::0:1"], b"2001:db8::1"),
-        ([b"10.3.3.3, 10.2.2.2"], b"10.3.3.3"),
-        ([b"6.6.6.6, unknown, 10.2.2.2"], b"10.2.2.2"),
-        ([b"6.6.6.6, , 10.2.2.2"], b"10.2.2.2"),
-        ([b"_hidden"], b"10.0.0.1"),
-        ([b""], b"10.0.0.1"),
-        ([b'6.6.6.6, fd00::1%"}, 10.2.2.2'], b"10.2.2.2"),
-    ],
-)
-def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(chain: list[bytes], client: bytes) -> None:
-    lines = [b"X-Forwarded-For: " + part for part in chain]
-    assert client_address(PROXY, fields_of(*lines, trusted=True), TRUSTED) == client
-    assert client_address(STRANGER, fields_of(*lines), TRUSTED) == STRANGER.address
-
-
-@given(st.lists(st.one_of(near_http.values, st.ip_addresses().map(lambda ip: str(ip).encode()), st.just(b"10.0.0.9"))))
-@example([b'fd00::1%"'])
-def test_a_client_address_is_an_address_whatever_the_list_says(parts: list[bytes]) -> None:
-    fields = fields_of(b"X-Forwarded-For: " + b", ".join(parts), trusted=True)
-    found = client_address(PROXY, fields, TRUSTED)
-    assert str(ipaddress.ip_address(found.decode())).encode() == found
-    assert b"%" not in found
-
-
 # --- the request head ------------------------------------------------------------------------------------------------
 
 
 def test_what_a_target_is_sent() -> None:
     assert head_of(b"hOst: a.test:1", b"X-One: 1", b"x-one: 2") == (
         b"GET /a?b HTTP/1.1\r\nhOst: a.test:1\r\nX-One: 1\r\nx-one: 2\r\nX-Forwarded-For: 203.0.113.9\r\n"
-        b"X-Forwarded-Proto: http\r\nX-Forwarded-Port: 7777\r\nX-Forwarded-Host: a.test:1\r\nX-Request-ID: id-1\r\n"
+        b"X-Forwarded-Proto: http\r\nX-Real-IP: 203.0.113.9\r\n"
+        b'Forwarded: for=203.0.113.9;proto=http;host="a.test:1"\r\n'
+        b"X-Forwarded-Host: a.test:1\r\nX-Forwarded-Port: 1\r\nX-Request-ID: id-1\r\n"
         b"Via: 1.1 devhost (1a2b3c4d)\r\n\r\n"
     )
 
@@ -126,19 +67,71 @@ def test_what_a_target_is_sent() -> None:
 def test_a_trusted_proxys_values_are_kept_and_its_address_is_added() -> None:
     fields = sent(
         b"Host: a.test", b"X-Forwarded-For: 198.51.100.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: b.test",
-        b"X-Forwarded-Port: 443", b"X-Forwarded-User: me", b"Forwarded: for=x", b"X-Real-IP: 198.51.100.1", peer=PROXY,
+        b"X-Forwarded-Port: 8443", b"X-Forwarded-User: me", b"Forwarded: for=x", b"X-Real-IP: 6.6.6.6", peer=PROXY,
     )  # fmt: skip
     assert fields[b"x-forwarded-for"] == b"198.51.100.1, 10.0.0.1"
-    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"https", b"443")
-    assert (fields[b"x-forwarded-host"], fields[b"x-forwarded-user"]) == (b"b.test", b"me")
-    assert (fields[b"forwarded"], fields[b"x-real-ip"]) == (b"for=x", b"198.51.100.1")
+    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"https", b"8443")
+    assert fields[b"x-forwarded-host"] == b"b.test"
+    assert fields[b"forwarded"] == b'for=198.51.100.1;proto=https;host="b.test"'
+    assert fields[b"x-real-ip"] == b"198.51.100.1"
+    assert b"x-forwarded-user" not in fields
 
 
 def test_a_trusted_proxy_that_says_nothing_is_the_client() -> None:
     fields = sent(b"Host: a.test", peer=PROXY)
-    assert fields[b"x-forwarded-for"] == b"10.0.0.1"
-    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"http", b"7777")
+    assert fields[b"x-forwarded-for"] == fields[b"x-real-ip"] == b"10.0.0.1"
+    assert (fields[b"x-forwarded-proto"], fields[b"x-forwarded-port"]) == (b"http", b"80")
     assert fields[b"x-forwarded-host"] == b"a.test"
+
+
+@pytest.mark.parametrize(
+    ("lines", "port"),
+    [
+        ([b"Host: a.test"], b"80"),
+        ([b"Host: a.test:8080"], b"8080"),
+        ([b"Host: a.test:"], b"80"),
+        ([b"Host: [2001:db8::7]"], b"80"),
+        ([b"Host: [2001:db8::7]:99"], b"99"),
+        ([b"Host: a.test:7777", b"X-Forwarded-Host: b.test"], b"80"),
+        ([b"Host: a.test:7777", b"X-Forwarded-Host: b.test", b"X-Forwarded-Proto: https"], b"443"),
+        ([b"Host: a.test", b"X-Forwarded-Host: b.test:8443", b"X-Forwarded-Proto: https"], b"8443"),
+        ([b"Host: a.test", b"X-Forwarded-Proto: wss"], b"443"),
+        ([b"Host: a.test", b"X-Forwarded-Proto: https", b"X-Forwarded-Port: 444"], b"444"),
+        ([b"Host: a.test", b"X-Forwarded-Proto: https", b"X-Forwarded-Port: 0"], b"443"),
+        ([b"Host: a.test:1", b"X-Forwarded-Port: 65536"], b"1"),
+    ],
+)
+def test_the_port_is_that_of_the_address_that_the_client_asked_for(lines: list[bytes], port: bytes) -> None:
+    assert sent(*lines, peer=PROXY)[b"x-forwarded-port"] == port
+    if len(lines) == 1:
+        assert sent(*lines)[b"x-forwarded-port"] == port
+
+
+def test_an_ipv6_client_is_quoted_where_it_has_to_be() -> None:
+    fields = sent(b"Host: a.test", b"X-Forwarded-For: [2001:DB8::7]:4711", peer=PROXY)
+    assert fields[b"x-real-ip"] == b"2001:db8::7"
+    assert fields[b"forwarded"] == b'for="[2001:db8::7]";proto=http;host="a.test"'
+
+
+def test_of_several_values_the_last_is_the_one_that_the_peer_added() -> None:
+    fields = sent(
+        b"Host: a.test", b"X-Forwarded-Host: evil.test, b.test", b"X-Forwarded-Proto: http",
+        b"X-Forwarded-Proto: HTTPS", peer=PROXY,
+    )  # fmt: skip
+    assert (fields[b"x-forwarded-host"], fields[b"x-forwarded-proto"]) == (b"b.test", b"https")
+
+
+@pytest.mark.parametrize("host", [b'b.test";for=6.6.6.6', b"b/../x", b"b.test\\", b"b.test:99999", b"a b", b""])
+def test_a_host_that_is_none_is_not_believed(host: bytes) -> None:
+    fields = sent(b"Host: a.test", b"X-Forwarded-Host: " + host, peer=PROXY)
+    assert fields[b"x-forwarded-host"] == b"a.test"
+    assert fields[b"forwarded"] == b'for=10.0.0.1;proto=http;host="a.test"'
+
+
+def test_a_prefix_is_added_to_the_one_before_ours() -> None:
+    assert prefix_line(b"/outer", b"/shop") == b"\r\nX-Forwarded-Prefix: /outer/shop"
+    head = head_of(b"Host: a.test", peer=PROXY, prefix=prefix_line(b"/outer", b""))
+    assert b"\r\nX-Request-ID: id-1\r\nX-Forwarded-Prefix: /outer\r\nVia: " in head
 
 
 @pytest.mark.parametrize(
@@ -252,12 +245,16 @@ def test_a_stranger_decides_nothing_that_is_vouched_for(lines: list[bytes]) -> N
         (name, value) for name, value in read.fields if name.lower().replace(b"_", b"-").startswith(b"x-forwarded-")
     ]
     assert vouched == [
-        (b"X-Forwarded-For", b"203.0.113.9"), (b"X-Forwarded-Proto", b"http"), (b"X-Forwarded-Port", b"7777"),
-        (b"X-Forwarded-Host", b"a.test"),
+        (b"X-Forwarded-For", b"203.0.113.9"), (b"X-Forwarded-Proto", b"http"), (b"X-Forwarded-Host", b"a.test"),
+        (b"X-Forwarded-Port", b"80"),
     ]  # fmt: skip
     names = [name.lower() for name, _ in read.fields]
     assert names.count(b"x-request-id") == 1
-    assert not {b"forwarded", b"x-real-ip", b"proxy", b"proxy-authorization", b"keep-alive"} & set(names)
+    assert [value for name, value in read.fields if name.lower() == b"x-real-ip"] == [b"203.0.113.9"]
+    assert [value for name, value in read.fields if name.lower() == b"forwarded"] == [
+        b'for=203.0.113.9;proto=http;host="a.test"'
+    ]
+    assert not {b"proxy", b"proxy-authorization", b"keep-alive"} & set(names)
     assert [line for line in lines if line.startswith(b"Cookie")] == [
         name + b": " + value for name, value in read.fields if name == b"Cookie"
     ]
@@ -304,6 +301,19 @@ def test_what_we_send_ourselves_is_a_loop() -> None:
         (b"/v1?q", b"/v1", b"", b"/?q"),
         (b"/v1/", b"/v1", b"", b"/"),
         (b"/v1/x", b"/v1", b"/base", b"/base/x"),
+        (b"/v1//evil.test/x", b"/v1", b"", b"/evil.test/x"),
+        (b"/v1///evil.test/x", b"/v1", b"", b"/evil.test/x"),
+        (b"/v1/%2fevil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1/%2F%2f/evil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1/\\evil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1/%5Cevil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1/%09/evil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1/%0d%0A\\%2fevil.test", b"/v1", b"", b"/evil.test"),
+        (b"/v1//x", b"/v1", b"/base", b"/base/x"),
+        (b"/v1/%09x//y", b"/v1", b"", b"/%09x//y"),
+        (b"/v1//", b"/v1", b"", b"/"),
+        (b"/v1//?//x", b"/v1", b"", b"/?//x"),
+        (b"//evil.test/x", b"", b"", b"//evil.test/x"),
         (b"/x%2Fy/?", b"", b"/base", b"/base/x%2Fy/?"),
         (b"/v%31/x", b"/v1", b"", b"/x"),
         (b"/caf%C3%A9/x%20y", "/café".encode(), b"", b"/x%20y"),
@@ -322,6 +332,20 @@ def test_what_we_send_ourselves_is_a_loop() -> None:
 )  # fmt: skip
 def test_targets_are_rewritten(target: bytes, prefix: bytes, base: bytes, expected: bytes | None) -> None:
     assert rewrite(target, prefix, base) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "reference"),
+    [
+        (b"/st", b"./st/"),
+        (b"/a/st?x=1&y", b"./st/?x=1&y"),
+        (b"/st?", b"./st/?"),
+        (b"/a:b", b"./a:b/"),
+        (b'/caf%C3%A9?q=\xc3\xa9"', b"./caf%C3%A9/?q=%C3%A9%22"),
+    ],
+)
+def test_a_slash_is_added_by_a_relative_reference(target: bytes, reference: bytes) -> None:
+    assert with_slash(target) == reference
 
 
 def where_it_ends(target: bytes) -> bytes:

@@ -20,8 +20,10 @@ from devhost_server.http.pages import (
     MAX_DETAIL,
     MAX_TEXT,
     MAX_TRIED,
+    POLICY,
     PROBLEM,
     Facts,
+    neutral,
     prefers_html,
     presentable,
     render,
@@ -353,3 +355,43 @@ def test_the_page_is_whole_in_itself() -> None:
     assert "@import" not in text
     assert ("lang", "en") in parsed.attributes
     assert parsed.tags.count("h1") == parsed.tags.count("title") == 1
+
+
+# --- what a stranger sees -------------------------------------------------------------------------------------------
+
+STRANGER = replace(
+    REFUSED, error="", title=neutral(502)[0], detail=neutral(502)[1], method="", host=None, target="", route=None,
+    owner=None, upstream=None, target_addr=None, tried=(), since=None, instance="", plain=True,
+)  # fmt: skip
+
+
+def test_a_plain_document_has_no_more_than_what_to_ask_about() -> None:
+    assert problem(STRANGER) == {
+        "type": "about:blank",
+        "title": "The service cannot be reached",
+        "status": 502,
+        "detail": "Try again in a moment. If it lasts, give the request id to whoever runs this service.",
+        "flag": "UF",
+        "request_id": REFUSED.request_id,
+    }
+
+
+def test_a_plain_page_names_the_request_and_nothing_behind_the_gateway() -> None:
+    text = page(STRANGER)
+    assert REFUSED.request_id in text
+    assert "The service cannot be reached" in text
+    for secret in ("127.0.0.1", "8000", "team-api", "9a3f1c", "api.localhost", "refuse", "curl", "devhost-server"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 508])
+def test_a_neutral_sentence_names_no_target(status: int) -> None:
+    title, detail = neutral(status)
+    assert title[0].isupper()
+    assert "target" not in (title + detail).lower()
+
+
+def test_a_page_may_load_nothing_and_stand_in_no_frame() -> None:
+    assert "default-src 'none'" in POLICY
+    assert "frame-ancestors 'none'" in POLICY
+    assert POLICY.partition("; frame-ancestors")[0] in page(REFUSED)

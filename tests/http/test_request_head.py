@@ -13,7 +13,9 @@ from devhost_server.http.request_head import (
     parse_request_line,
     split_absolute,
 )
+from devhost_server.http.trust import Trust
 from tests.http import llhttp, near_http, ours
+from tests.http.trusting import PROXY, STRANGER, TRUST
 
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: sentinel\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -26,13 +28,13 @@ KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def fields_of(*lines: bytes, method: bytes = b"GET", trusted: bool = False) -> RequestFields:
-    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), method, trusted=trusted)
+    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), method, PROXY if trusted else STRANGER)
     assert isinstance(found, RequestFields), found
     return found
 
 
 def refusal(*lines: bytes, method: bytes = b"GET") -> Fault:
-    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), method, trusted=False)
+    found = parse_request_block(b"".join(b"\r\n" + line for line in lines), method, STRANGER)
     assert isinstance(found, Fault), found
     return found
 
@@ -258,11 +260,115 @@ def test_nothing_spoofed_survives_from_a_peer_that_is_not_trusted(lines: list[by
     assert (fields.forwarded_port, fields.request_id) == (None, None)
 
 
+@pytest.mark.parametrize("mark", list(b"!#$%&'*+.^_`|~"))
 @pytest.mark.parametrize(
-    "name", [b"X_Forwarded_For", b"x-forwarded_proto", b"X_Real-IP", b"X_REQUEST_ID", b"content_length"]
+    "name",
+    [b"x-forwarded-for", b"X-Forwarded-Proto", b"X-Real-IP", b"Forwarded-", b"X-REQUEST-ID", b"content-length",
+     b"Transfer-Encoding", b"X-Forwarded-User", b"Remote-User", b"X-Auth-Request-Email", b"X-Devhost-Overlay",
+     b"Content-Type", b"X-Client-Cert-Subject", b"Keep-Alive"],
+)  # fmt: skip
+def test_no_alias_survives_even_from_a_trusted_peer(name: bytes, mark: int) -> None:
+    alias = name.replace(b"-", bytes([mark])) if b"-" in name[:-1] else bytes([mark]).join((b"X-Forwarded", b"For"))
+    assert fields_of(alias + b": 1", trusted=True).forward == b""
+    assert fields_of(b"X-Forwarded" + bytes([mark]) + b"Anything: 1").forward == b""
+
+
+@pytest.mark.parametrize("name", [b"X_Custom", b"x.y", b"X!Real!IPs", b"X--Real-IP", b"Remote_Control"])
+def test_what_is_an_alias_of_nothing_passes(name: bytes) -> None:
+    assert fields_of(name + b": 1").forward == b"\r\n" + name + b": 1"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    ["Remote-User", "remote-GROUPS", "X-Auth-Request-User", "X-Forwarded-Email", "X-Client-Cert-Subject",
+     "X-Devhost-Replay", "True-Client-IP", "X-Client-IP", "X-Original-URL", "X-Real-IP", "Forwarded"],
+)  # fmt: skip
+def test_statements_that_are_not_listed_are_dropped_from_everybody(name: str, trusted: bool) -> None:
+    assert fields_of(name.encode() + b": me", trusted=trusted).forward == b""
+
+
+def test_what_is_listed_passes_from_trusted_peers_alone() -> None:
+    trust = Trust(TRUST.networks, frozenset((b"x-forwarded-user",)))
+    lines = b"\r\nX-Forwarded-User: me\r\nX-Forwarded-Proto: https\r\nX_Forwarded_User: you"
+    fields = parse_request_block(lines, b"GET", trust.peer("10.0.0.1"))
+    assert isinstance(fields, RequestFields)
+    assert fields.forward == b"\r\nX-Forwarded-User: me"
+    assert fields.forwarded_proto is None, "it is not listed any more"
+    fields = parse_request_block(lines, b"GET", trust.peer("203.0.113.9"))
+    assert isinstance(fields, RequestFields)
+    assert fields.forward == b""
+
+
+def test_aliases_of_what_routes_decide_on_are_dropped() -> None:
+    trust = Trust(decisive=frozenset((b"x-canary",)))
+    fields = parse_request_block(b"\r\nX_Canary: 0\r\nX-Canary: 1\r\nX_Other: 2", b"GET", trust.peer("203.0.113.9"))
+    assert isinstance(fields, RequestFields)
+    assert fields.forward == b"\r\nX-Canary: 1\r\nX_Other: 2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ([b"X-Canary: 1"], b"1"),
+        ([b"x-CANARY:1\t"], b"1"),
+        ([b"X-Canary: 1", b"X-Canary: 1"], b"1"),
+        ([b"X-Canary: 1", b"X-Canary: 0"], None),
+        ([b"X-Canary: 0", b"X-Canary: 1"], None),
+        ([b"X-Canary: 1", b"X-Canary:"], None),
+        ([b"X-Canary: 1, 0"], b"1, 0"),
+        ([b"X-Canary: 1", b"X_Canary: 0"], None),
+        ([b"X-Canary: 1", b"X.Canary: 1"], b"1"),
+        ([b"X_Canary: 1"], None),
+        ([], None),
+    ],
 )
-def test_aliases_with_underscores_do_not_survive_even_from_a_trusted_peer(name: bytes) -> None:
-    assert fields_of(name + b": 1", trusted=True).forward == b""
+def test_a_route_hears_a_value_only_if_every_server_does(lines: list[bytes], value: bytes | None) -> None:
+    assert fields_of(*lines).sole(b"x-canary") == value
+
+
+def test_a_route_hears_no_statement_of_a_stranger() -> None:
+    lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-For: 6.6.6.6", b"Remote-User: admin"]
+    for name in (b"x-forwarded-proto", b"x-forwarded-for", b"remote-user"):
+        assert fields_of(*lines).sole(name) is None
+    assert fields_of(*lines, trusted=True).sole(b"x-forwarded-proto") == b"https"
+    assert fields_of(b"X-Devhost-Variant: a").sole(b"x-devhost-variant") == b"a"
+
+
+@pytest.mark.parametrize(
+    ("value", "prefix"),
+    [
+        (b"/shop", b"/shop"),
+        (b"/a/b/", b"/a/b"),
+        (b"/x, /a%20b", b"/a%20b"),
+        (b"//evil.test", None),
+        (b"/a//b", None),
+        (b"/%2fevil.test", None),
+        (b"/\\evil.test", None),
+        (b"/%5Cevil.test", None),
+        (b"/a/../b", None),
+        (b"https://evil.test/", None),
+        (b"/", None),
+        (b"", None),
+        (b"/a?b", None),
+    ],
+)
+def test_a_prefix_is_believed_if_it_can_be_one(value: bytes, prefix: bytes | None) -> None:
+    assert fields_of(b"X-Forwarded-Prefix: " + value, trusted=True).forwarded_prefix == prefix
+    assert fields_of(b"X-Forwarded-Prefix: " + value).forwarded_prefix is None
+
+
+@pytest.mark.parametrize("path", ["/x/..;/a", "/x/.;v=1/a", "/x\\a", "/x%5ca", "/x%5C..%5ca", "/a%00", "/..%3b/a"])
+def test_strict_paths_are_refused_in_every_form_of_a_target(path: str) -> None:
+    for target in (path, path + "?q", "http://a.test" + path):
+        line = f"GET {target} HTTP/1.1".encode()
+        assert isinstance(parse_request_line(line), tuple)
+        found = parse_request_line(line, strict=True)
+        assert isinstance(found, Fault)
+        assert (found.failure.flag, found.failure.status) == ("BR", 400)
+    for target in ("/?q=" + path, "*", "http://a.test", "/a;v=1/b%2Fc"):
+        method = "OPTIONS" if target == "*" else "GET"
+        assert isinstance(parse_request_line(f"{method} {target} HTTP/1.1".encode(), strict=True), tuple)
 
 
 def test_a_trusted_peer_is_believed() -> None:
@@ -273,7 +379,9 @@ def test_a_trusted_peer_is_believed() -> None:
     assert fields.forwarded_for == b"1.1.1.1, 2.2.2.2"
     assert (fields.forwarded_proto, fields.forwarded_host, fields.forwarded_port) == (b"https", b"h", b"443")
     assert fields.request_id == b"abc-1"
-    assert fields.kept == [b"Forwarded: for=1", b"X-Forwarded-User: u"]
+    assert fields.client_address == b"2.2.2.2"
+    assert fields.kept == []
+    assert fields.disbelieved == {b"forwarded", b"x-forwarded-user"}
 
 
 @pytest.mark.parametrize("value", [b"", b"a b", b'a"b', b"a" * 129, b"\xff", b"a,b"])
@@ -395,7 +503,7 @@ def test_a_flaw_is_never_seen_early_in_a_head_that_is_accepted(stream: bytes, da
     partial = head[: data.draw(st.integers(0, len(head)))]
     line, _, _ = head.partition(b"\r\n")
     sound = bool(complete) and not isinstance(parse_request_line(line), Fault)
-    sound = sound and not isinstance(parse_request_block(head[len(line) :], b"GET", trusted=False), Fault)
+    sound = sound and not isinstance(parse_request_block(head[len(line) :], b"GET", STRANGER), Fault)
     if judged(partial) is not None:
         assert not sound
 

@@ -22,6 +22,7 @@ from devhost_server.observe.access_line import JsonLines, quoted
 from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, Slot
 from devhost_server.snapshot import Route
+from tests.http.trusting import STRANGER
 
 # The order of the contract.
 KEYS = [
@@ -51,7 +52,7 @@ def exchange(target: bytes = b"/", *, fields: RequestFields | None = None, **val
 
 def fields_of(**fields: bytes) -> RequestFields:
     block = b"".join(b"\r\n" + name.replace("_", "-").encode() + b": " + value for name, value in fields.items())
-    parsed = parse_request_block(block, b"GET", trusted=False)
+    parsed = parse_request_block(block, b"GET", STRANGER)
     assert isinstance(parsed, RequestFields)
     return parsed
 

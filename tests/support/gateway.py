@@ -93,14 +93,16 @@ class Gateway:
 
     `config` (a mapping, merged over `defaults`, or the text of a whole file) is written to a directory of its own;
     `descriptors` limits what each process may have open, `stdout` is a descriptor for its standard output,
-    `environment` is added to one of only PATH, PYTHONPATH, HOME and XDG_STATE_HOME. As a context manager it is started,
-    ready to serve, and stopped with `stop`, which asserts that nothing is left behind.
+    `env` names the layer that it serves with, `environment` is added to one of only PATH, PYTHONPATH, HOME and
+    XDG_STATE_HOME. As a context manager it is started, ready to serve, and stopped with `stop`, which asserts that
+    nothing is left behind.
     """
 
     def __init__(
         self,
         config: Config | str,
         *,
+        env: str = "dev",
         environment: Mapping[str, str] | None = None,
         descriptors: int | None = None,
         stdout: int | None = None,
@@ -111,6 +113,7 @@ class Gateway:
         self.port, self.admin_port = free_port(), free_port()
         self.config_file = self.directory / "gateway.yaml"
         self.access_file = self.directory / "access.log"
+        self.env = env
         self.environment = dict(environment or {})
         self.descriptors = descriptors
         self._stdout = stdout
@@ -154,7 +157,7 @@ class Gateway:
     @property
     def command(self) -> list[str]:
         """The command line without its verb."""
-        return [sys.executable, "-m", "devhost_server", "--env", "dev", "-c", str(self.config_file)]
+        return [sys.executable, "-m", "devhost_server", "--env", self.env, "-c", str(self.config_file)]
 
     @property
     def full_environment(self) -> dict[str, str]:
