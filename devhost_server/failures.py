@@ -80,6 +80,9 @@ CONNECT_FAILED: Final = Failure(
 CONNECT_TIMEOUT: Final = Failure(
     "UT", 504, "connection_timeout", _U, "Connecting to the target took too long", Retry.SAFE
 )
+CONNECT_CLOSED: Final = Failure(
+    "UC", 502, "connection_terminated", _U, "The target closes connections as soon as they are made", Retry.SAFE
+)
 TLS_FAILED: Final = Failure("UF", 502, "tls_protocol_error", _U, "The TLS handshake with the target failed", Retry.SAFE)
 UPSTREAM_RESET: Final = Failure(
     "UC", 502, "connection_terminated", _U, "The target closed the connection without an answer", Retry.REPLAY

@@ -177,11 +177,10 @@ class Gateway:
             else:
                 fault, stale = connection, False
                 self.accounts.count_target(target, x.method, fault.failure.status)
-            tried.append(target)
             x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
             if isinstance(connection, ServerConnection) and connection.is_private:
                 return fault  # over another connection the target would take it for somebody else's
-            target = self._next_try(x, upstream, tried, fault, stale=stale)
+            target = self._next_try(x, upstream, target, tried, fault, stale=stale)
             fresh = stale
             if target is None:
                 return fault
@@ -198,24 +197,23 @@ class Gateway:
         return waiter
 
     def _next_try(
-        self, x: Exchange, upstream: "Upstream", tried: list[Target], fault: Fault, *, stale: bool
+        self, x: Exchange, upstream: "Upstream", target: Target, tried: list[Target], fault: Fault, *, stale: bool
     ) -> Target | None:
-        """Decide whether and where a failed try is repeated."""
+        """Decide whether and where a failed try on `target` is repeated; `tried` gathers those that failed."""
         retry = fault.failure.retry
         if retry is Retry.NEVER or (retry is Retry.REPLAY and not x.replayable):
             return None
         if stale:
             # Not the target's failure: it closed an idle connection at the moment we used it. The fresh connection
             # that follows cannot be stale, so this happens once.
-            target: Target | None = tried[-1]
-            reason = "stale"
-        else:
-            target = None if x.attempts >= upstream.attempts else upstream.pick(tried)
-            reason = "connect" if retry is Retry.SAFE else "reset"
-        if target is None or (not stale and (target in tried or not upstream.budget.withdraw())):
-            return None
-        self.accounts.count_retry(upstream, reason)
-        return target
+            self.accounts.count_retry(upstream, "stale")
+            return target
+        tried.append(target)
+        free = retry is Retry.SAFE
+        again = None if len(tried) >= upstream.attempts else upstream.pick_again(tried, free=free)
+        if again is not None:
+            self.accounts.count_retry(upstream, "connect" if free else "reset")
+        return again
 
     def _attempt_failed(self, x: Exchange, target: Target, event: object) -> Fault:
         """Part from a connection that brought no response."""

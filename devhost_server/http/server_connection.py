@@ -49,6 +49,9 @@ _RESCUE_BYTES: Final = 256 * 1024
 # Heads up to this size are remembered, unless they hold a cookie: secrets are not kept longer than they are needed.
 _KNOWN_LIMIT: Final = 2048
 
+# RFC 8446 §5.1: the beginning of a TLS record with an alert, which is how some servers answer plain HTTP.
+_TLS_ALERT: Final = b"\x15\x03"
+
 _IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
 _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
 
@@ -142,13 +145,13 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell an exchange that has not got its whole response."""
-        if exc is not None and self._state == _HEAD:
-            self._rescue()
-        surrendered = self._state == _TUNNEL
-        self._lost(exc, clean=False)
-        self._state = _CLOSED
-        self._wheel.forget(self)
-        if not surrendered:  # one that was has left the target's count already
+        try:
+            if exc is not None and self._state == _HEAD:
+                self._rescue()
+            self._lost(exc, clean=False)
+        finally:  # whatever went wrong: what is gone takes up no room
+            self._state = _CLOSED
+            self._wheel.forget(self)
             self.target.gone(self)
 
     def pause_writing(self) -> None:
@@ -375,6 +378,8 @@ class ServerConnection(asyncio.Protocol):
         """Refuse a head that has not fully come, and never will as it should; `seen` of its bytes have been judged."""
         if len(self._partial) > _HEAD_LIMIT:
             self._fail(UPSTREAM_HEAD_SIZE(f"The answer's head is larger than {_HEAD_LIMIT} bytes."))
+        elif self._partial.startswith(_TLS_ALERT):
+            self._fail(UPSTREAM_PROTOCOL("The target answered in TLS: write https:// to speak to it."))
         elif not b"HTTP/1.".startswith(self._partial[:7]) or not is_clean(self._partial, max(seen - 1, 0)):
             self._fail(UPSTREAM_PROTOCOL("The answer does not begin as HTTP/1.1 does."))
 
@@ -559,8 +564,11 @@ class ServerConnection(asyncio.Protocol):
         A target that refuses a large upload (413) answers and closes with our bytes unread. The reset that follows
         makes our next write fail, and the transport gives up without reading; the kernel still has the answer.
         """
+        socket = self.transport.get_extra_info("socket")
+        if socket is None or self.transport.get_extra_info("sslcontext") is not None:
+            return  # what the kernel has would have to be decrypted, and the transport has let go of it
         try:
-            data = os.read(self.transport.get_extra_info("socket").fileno(), _RESCUE_BYTES)
+            data = os.read(socket.fileno(), _RESCUE_BYTES)
         except OSError:
             return
         if data:

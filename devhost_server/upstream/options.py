@@ -4,7 +4,14 @@ import re
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, meant, socket_path
 from devhost_server.units import Duration, PositiveDuration, Written, quote
@@ -12,6 +19,7 @@ from devhost_server.units import Duration, PositiveDuration, Written, quote
 URL_ALLOWED: Final = "http://host:port, https://host:port or unix:/path, a base path after host:port if need be"
 LATER_BALANCES: Final = frozenset({"least_requests", "random_two", "hash", "first"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LOCALHOST: Final = re.compile(r"https?://localhost\.?(?:[:/]|\Z)", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 
 
@@ -67,6 +75,15 @@ def _expand_port(value: object) -> object:
     return value
 
 
+def _is_either_loopback(url: object) -> bool:
+    """Whether a target as written leaves open which loopback address it means."""
+    if isinstance(url, int):
+        return True
+    return (
+        isinstance(url, str) and re.match(r"https?://localhost\.?(?:[:/]|\Z)", url.strip(), re.IGNORECASE) is not None
+    )
+
+
 def _known_balance(value: object) -> object:
     if isinstance(value, str) and value in LATER_BALANCES:
         raise ValueError(f"{quote(value)} is not built in this version; allowed: round_robin")
@@ -86,10 +103,27 @@ class TargetOptions(Options):
         default=1, description="Share of the requests beside the other targets' weights, 1 to 1000."
     )
 
+    both_loopbacks: Flag = Field(
+        default=False,
+        description="Try 127.0.0.1 and [::1], and remember which answers; true for a port and for localhost.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _from_url(cls, data: object) -> object:
-        return data if isinstance(data, dict | cls) else {"url": data}
+        if isinstance(data, cls):
+            return data
+        given = data if isinstance(data, dict) else {"url": data}
+        if _is_either_loopback(given.get("url")):
+            given = {"both_loopbacks": True, **given}
+        return given
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if not self.both_loopbacks and not _is_either_loopback(self.url):
+            data.pop("both_loopbacks", None)  # says nothing to those who read the rest
+        return data
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -160,7 +194,9 @@ class RetryOptions(Options):
         "that turns out to be closed is no retry.",
     )
     budget_percent: Annotated[Count, Field(ge=0, le=100)] = Field(
-        default=20, description="Most retries as a share of the upstream's recent requests, so that retries stay few."
+        default=20,
+        description="Most retries as a share of the upstream's recent requests, so that retries stay few; 0 retries "
+        "only what was never sent, which costs no budget.",
     )
 
 

@@ -25,9 +25,14 @@ class RetryBudget:
         if self._balance < _CEILING:
             self._balance += self._share
 
+    @property
+    def allows(self) -> bool:
+        """Whether there is a retry left."""
+        return self._balance >= 1
+
     def withdraw(self) -> bool:
         """Ask for a retry; False if there have been too many."""
-        if self._balance < 1:
+        if not self.allows:
             return False
         self._balance -= 1
         return True

@@ -6,48 +6,33 @@ whoever has waited longest; so a request that asked for a new connection may wel
 """
 
 import asyncio
-import errno
-import socket
-import ssl
 import time
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
 
 from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.exchange import Exchange
-from devhost_server.failures import (
-    CONNECT_FAILED,
-    CONNECT_REFUSED,
-    CONNECT_TIMEOUT,
-    DNS_FAILED,
-    OUT_OF_PORTS,
-    POOL_FULL,
-    TLS_FAILED,
-    UPSTREAM_RESET,
-    Fault,
-)
+from devhost_server.failures import CONNECT_CLOSED, OUT_OF_PORTS, POOL_FULL, Fault
 from devhost_server.http import reuse
 from devhost_server.http.response_head import parse_response
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_line import PLACED
 from devhost_server.observe.scoreboard import TargetCell
+from devhost_server.upstream.backoff import Backoff
+from devhost_server.upstream.dialler import Dialler
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 from devhost_server.upstream.owned import Owned
 from devhost_server.upstream.resting import Resting
 
-# What is missing then is ours, not the target's: local ports or addresses, descriptors, memory.
-_OURS: Final = frozenset(
-    (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE)
-)
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # An event loop counts in milliseconds, and from when its turn began: a timer may be as early as this.
 _TIMER_SECONDS: Final = 0.001
 # How many are refused in one turn of the loop.
 _REFUSALS: Final = 16
+# A target that has not accepted a connection for this long is avoided where there are others.
+_SLOW_SECONDS: Final = 1.0
 
 
 class Waiter:
@@ -85,6 +70,7 @@ class Target:
         wheel: Wheel,
         row: memoryview,
         cell: int,
+        backoff: "Backoff[Target]",
     ) -> None:
         self.url = options.url
         self.weight = options.weight
@@ -99,20 +85,19 @@ class Target:
         self.known_head_text = b"\r\n\r\n"
         self.known_head = parse_response(b"", b"")
         self._wheel = wheel
+        self._backoff = backoff
+        self._dialler = Dialler(options)
+        self.port = self._dialler.port
         parts = urlsplit(options.url)
-        self.unix_path = parts.path if parts.scheme == "unix" else None
-        self.host = parts.hostname or ""
-        self.port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-        self.base_path = b"" if self.unix_path is not None else parts.path.rstrip("/").encode()
-        self.authority = b"localhost" if self.unix_path is not None else parts.netloc.encode()
-        self.address = f"unix:{parts.path}" if self.unix_path is not None else _address(self.host, self.port)
-        self.log_place = b'"upstream":"%b","target_addr":"%b",' % (upstream.encode(), self.address.encode())
-        self.log_place_at_once = PLACED % (self.log_place, 1, b"null")  # on the first try, over an idle connection
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        is_unix = parts.scheme == "unix"
+        self.base_path = b"" if is_unix else parts.path.rstrip("/").encode()
+        self.authority = b"localhost" if is_unix else parts.netloc.encode()
+        self._upstream = upstream.encode()
+        self._show_address()
         self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
         self._resting = Resting()
         self._owned = Owned()
-        self._open = 0  # connections there are or that are being made
+        self._connections: set[ServerConnection] = set()  # those that take up room, in use and idle
         self._waiters: deque[Waiter] = deque()
         # Those of them who wait for one that is in use. They all wait equally long: the first is the first to give up,
         # and one timer does for all.
@@ -123,12 +108,18 @@ class Target:
         self._retired = False
 
     def __repr__(self) -> str:
-        return f"<Target {self.url} open={self._open} idle={self._idle_count} waiting={len(self._waiters)}>"
+        return f"<Target {self.url} open={self._taken} idle={self._idle_count} waiting={len(self._waiters)}>"
 
     @property
     def _idle_count(self) -> int:
         """How many carry no exchange, whoever may use them next."""
         return len(self._idle) + len(self._resting) + len(self._owned)
+
+    def _show_address(self) -> None:
+        """Note where the target is reached, for whoever reads a log or an error page."""
+        self.address = self._dialler.address
+        self.log_place = b'"upstream":"%b","target_addr":"%b",' % (self._upstream, self.address.encode())
+        self.log_place_at_once = PLACED % (self.log_place, 1, b"null")  # on the first try, over an idle connection
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
@@ -158,11 +149,11 @@ class Target:
         `fresh` asks for a new connection even at the cost of an idle one: the others may be as stale as the last.
         """
         waiter = Waiter(exchange)
-        if fresh and self._open >= self.pool.max_connections and self._idle:
+        if fresh and self._taken >= self.pool.max_connections and self._idle:
             stale, _ = self._idle.popitem()
             stale.destroy()
             self._connect(waiter)
-        elif self._open < self.pool.max_connections or self._make_room():
+        elif self._taken < self.pool.max_connections or self._make_room():
             self._connect(waiter)
         elif self.pool.wait <= 0:
             return self._full()
@@ -192,12 +183,12 @@ class Target:
         """Let a connection leave for good, to become half of a tunnel: tunnels do not take up the pool's room."""
         self.active -= 1
         connection.exchange = None
-        self._open -= 1
+        self._connections.discard(connection)
         self._connect_for_waiters()
 
     def gone(self, connection: ServerConnection) -> None:
         """Note that a connection has been closed, by whichever side."""
-        self._open -= 1
+        self._connections.discard(connection)
         self._idle.pop(connection, None)
         self._resting.forget(connection)
         self._owned.forget(connection)
@@ -234,6 +225,15 @@ class Target:
             resting.discard()
             spare -= 1
 
+    def probe(self) -> None:
+        """Find out whether connections can be made again; the outcome is reported to the back-off."""
+        if self._dialling:
+            return  # one that is being made will tell
+        if self._taken < self.pool.max_connections:
+            self._connect(None)
+        else:
+            self._backoff.connected(self)  # all of them are in use
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _put_away(self, connection: ServerConnection, reasons: int) -> None:
@@ -249,7 +249,7 @@ class Target:
             self._owned.add(connection, time.monotonic())
         else:
             connection.discard()
-        if self._waiters and self._open >= self.pool.max_connections:
+        if self._waiters and self._taken >= self.pool.max_connections:
             self._make_room()
 
     def _take_rested(self) -> ServerConnection | None:
@@ -320,73 +320,61 @@ class Target:
     def _connect_for_waiters(self) -> None:
         """Use room for a new connection that has just appeared, if somebody waits without one being made."""
         self._forget_those_who_left()
-        if len(self._waiters) > self._dialling and self._open < self.pool.max_connections:
+        if len(self._waiters) > self._dialling and self._taken < self.pool.max_connections:
             self._connect(self._waiters[0])
 
-    def _connect(self, waiter: Waiter) -> None:
-        self._open += 1
+    @property
+    def _taken(self) -> int:
+        """How much of the pool's room is taken: connections there are, and those that are being made."""
+        return len(self._connections) + self._dialling
+
+    def _connect(self, waiter: Waiter | None) -> None:
         self._dialling += 1
         task = asyncio.get_running_loop().create_task(self._make(waiter))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _make(self, waiter: Waiter) -> None:
-        """Make one connection and hand it on; on failure tell the exchange that asked for it."""
-        began = time.monotonic()
-        patience = waiter.connect_seconds(self.timeouts.connect)
-        try:
-            async with asyncio.timeout(patience):
-                connection = await self._dial()
-        except OSError as error:  # TimeoutError, gaierror and SSLError are among them
-            self._open -= 1
-            self._dialling -= 1
-            self._failed(waiter, self._explain(error, time.monotonic() - began, patience))
-            return
-        self._dialling -= 1
-        self.row[self.cell + TargetCell.FAILING_SINCE] = 0
-        if waiter.exchange is not None:
-            waiter.exchange.connect_seconds = time.monotonic() - began
-        if not connection.transport.is_closing():
-            self._offer(connection)
-            return
-        exchange = waiter.leave()
-        if exchange is not None:
-            exchange.post(UPSTREAM_RESET("The target closed the connection as soon as it had accepted it."))
-        self._connect_for_waiters()
-
-    async def _dial(self) -> ServerConnection:
+    async def _make(self, waiter: Waiter | None) -> None:
+        """Make one connection and hand it on; on failure tell the exchange that asked for it, if one did."""
         loop = asyncio.get_running_loop()
-        factory: Callable[[], ServerConnection] = lambda: ServerConnection(self, self._wheel)  # noqa: E731 -- typed
-        if self.unix_path is not None:
-            _, connection = await loop.create_unix_connection(factory, self.unix_path)
-        else:
-            _, connection = await loop.create_connection(factory, self.host, self.port, ssl=self._tls)
-        return connection
+        began = time.monotonic()
+        connection = ServerConnection(self, self._wheel)
+        usual = self.timeouts.connect
+        patience = usual if waiter is None else waiter.connect_seconds(usual)
+        slow = loop.call_later(_SLOW_SECONDS, self._avoid)
+        fault: Fault | None = None
+        try:
+            await self._dialler.dial(lambda: connection, patience)
+        except Exception as error:
+            fault = self._dialler.explain(error, time.monotonic() - began, patience)
+        finally:
+            slow.cancel()
+            self._dialling -= 1
+        if fault is None and connection.transport.is_closing():
+            fault = CONNECT_CLOSED(f"{self.address} closed the connection as soon as it had accepted it.")
+        if fault is not None:
+            self._failed(waiter, fault)
+            return
+        if self.address != self._dialler.address:
+            self._show_address()
+        self._connections.add(connection)
+        self._backoff.connected(self)
+        self.row[self.cell + TargetCell.FAILING_SINCE] = 0
+        if waiter is not None and waiter.exchange is not None:
+            waiter.exchange.connect_seconds = time.monotonic() - began
+        self._offer(connection)
 
-    def _explain(self, error: OSError, seconds: float, patience: float) -> Fault:
-        where, after = self.address, f"after {seconds * 1000:.0f} ms"
-        if isinstance(error, TimeoutError):
-            return CONNECT_TIMEOUT(f"{where} did not accept a connection within {patience:g} s.")
-        if isinstance(error, socket.gaierror):
-            return DNS_FAILED(f"The name {self.host} does not resolve: {error.strerror}.")
-        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-            how = "is not there" if isinstance(error, FileNotFoundError) else f"refused the connection {after}"
-            return CONNECT_REFUSED(f"{where} {how}: nothing listens there.")
-        if error.errno in _OURS:
-            return OUT_OF_PORTS(f"No connection to {where} could be opened: {error.strerror}.")
-        if isinstance(error, ssl.SSLError):
-            return TLS_FAILED(f"The TLS handshake with {where} failed: {error.reason or error}.")
-        return CONNECT_FAILED(f"{where} could not be connected to {after}: {error.strerror or error}.")
+    def _avoid(self) -> None:
+        self._backoff.failed(self, self._wheel.now)
 
-    def _failed(self, waiter: Waiter, fault: Fault) -> None:
+    def _failed(self, waiter: Waiter | None, fault: Fault) -> None:
+        ours = fault.failure is OUT_OF_PORTS
+        if not ours or waiter is None:  # a probe reports whatever came of it
+            self._avoid()
         since = self.cell + TargetCell.FAILING_SINCE
-        if not self.row[since] and fault.failure is not OUT_OF_PORTS:
+        if not self.row[since] and not ours:
             self.row[since] = time.time_ns() // 1000
-        exchange = waiter.leave()
+        exchange = None if waiter is None else waiter.leave()
         if exchange is not None:
             exchange.post(fault)
         self._connect_for_waiters()
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

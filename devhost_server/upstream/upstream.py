@@ -4,6 +4,7 @@ from collections.abc import Container
 
 from devhost_server.deadlines import Wheel
 from devhost_server.observe.scoreboard import UpstreamCell
+from devhost_server.upstream.backoff import Backoff
 from devhost_server.upstream.balance import RoundRobin
 from devhost_server.upstream.options import UpstreamOptions
 from devhost_server.upstream.retry import RetryBudget
@@ -31,8 +32,10 @@ class Upstream:
         self.pass_host = options.pass_host
         self.attempts = options.retries.attempts
         self.budget = RetryBudget(options.retries.budget_percent)
+        self._wheel = wheel
+        self.backoff: Backoff[Target] = Backoff()
         self.targets = tuple(
-            Target(name, target, options.pool, options.timeouts, wheel, row, target_cell)
+            Target(name, target, options.pool, options.timeouts, wheel, row, target_cell, self.backoff)
             for target, target_cell in zip(options.targets, target_cells, strict=True)
         )
         self.sole = self.targets[0] if len(self.targets) == 1 else None
@@ -42,10 +45,31 @@ class Upstream:
         return f"<Upstream {self.name} targets={len(self.targets)}>"
 
     def pick(self, tried: Container[Target] = ()) -> Target | None:
-        """Give the target for the next attempt; one that has been tried only if there is no other."""
-        if self.sole is not None:
-            return self.sole
-        return self._balancer.pick(tried) or self._balancer.pick()
+        """Return the target for the next attempt, None if all have been tried.
+
+        One that could not be connected to is left alone while there is another.
+        """
+        if self.backoff:
+            return self._pick_reachable(tried)
+        return self._balancer.pick(tried)
+
+    def _pick_reachable(self, tried: Container[Target]) -> Target | None:
+        for target in self.backoff.due(self._wheel.now):
+            target.probe()
+        barred = [target for target in self.targets if target in tried or target in self.backoff]
+        return self._balancer.pick(barred) or self.backoff.longest_ago(tried)
+
+    def pick_again(self, tried: Container[Target], *, free: bool) -> Target | None:
+        """Return the target for a retry, None if there is none or the budget is spent.
+
+        A retry of what was never sent is `free`: it adds nothing to what the targets have to do.
+        """
+        if not free and not self.budget.allows:
+            return None
+        target = self.pick(tried)
+        if target is not None and not free:
+            self.budget.withdraw()
+        return target
 
     def retire(self) -> None:
         """Let go of all connections as they become idle."""

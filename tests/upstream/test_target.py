@@ -5,8 +5,12 @@ import os
 import random
 import re
 import resource
+import socket
+import struct
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +19,7 @@ import uvloop
 
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange
-from devhost_server.failures import Fault
+from devhost_server.failures import Fault, Retry
 from devhost_server.http.private import PrivateConnections
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
@@ -25,6 +29,7 @@ from devhost_server.upstream.options import PoolOptions, TargetOptions, Upstream
 from devhost_server.upstream.target import Target, Waiter
 from devhost_server.upstream.upstream import Upstream
 from tests.support import blackhole, refusing_port
+from tests.support.certificates import authority
 
 # --- the double of a server ------------------------------------------------------------------------------------------
 
@@ -67,20 +72,50 @@ class House:
         self.slams = False  # closes connections as soon as they are there
         self.answer = b""  # what is said to anything
         self.port = 0
+        self.url = ""
+
+
+# The targets of the scene under way.
+TARGETS: list[Target] = []
+# How the scene under way reaches its servers: tcp, tls or unix.
+TRANSPORT: ContextVar[str] = ContextVar("TRANSPORT", default="tcp")
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[House]:
+async def serving(transport: str | None = None) -> AsyncIterator[House]:
     house = House()
-    server = await asyncio.get_running_loop().create_server(lambda: Server(house), "127.0.0.1", 0)
-    house.port = server.sockets[0].getsockname()[1]
+    transport = transport or TRANSPORT.get()
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory() as directory:
+        if transport == "unix":
+            server = await loop.create_unix_server(lambda: Server(house), f"{directory}/s")
+            house.url = f"unix:{directory}/s"
+        else:
+            context = authority().context() if transport == "tls" else None
+            # A loop that is closed during a handshake or an end of TLS waits for it: not for a minute.
+            bounds = {"ssl_handshake_timeout": 1.0, "ssl_shutdown_timeout": 1.0} if context else {}
+            server = await loop.create_server(lambda: Server(house), "127.0.0.1", 0, ssl=context, **bounds)
+            house.port = server.sockets[0].getsockname()[1]
+            house.url = f"{'https' if context else 'http'}://127.0.0.1:{house.port}"
+        async with closing_all(server, house):
+            yield house
+
+
+@asynccontextmanager
+async def closing_all(server: asyncio.Server, house: House) -> AsyncIterator[None]:
     try:
-        yield house
+        yield
     finally:
         server.close()
-        for connection in list(house.live.values()):
-            connection.transport.abort()
-        await until(lambda: not house.live)
+        # The other ends have to notice before the loop is closed: uvloop would wait for their TLS to end.
+        await until(lambda: abort_all(house) and not any(state(target)[0] for target in TARGETS))
+
+
+def abort_all(house: House) -> bool:
+    """Abort the connections that are there, with one whose handshake has only just ended; True if there are none."""
+    for connection in list(house.live.values()):
+        connection.transport.abort()
+    return not house.live
 
 
 # --- the one who asks ------------------------------------------------------------------------------------------------
@@ -181,11 +216,12 @@ def target_at(url: str, **pool: float) -> Target:
     wheel = Wheel(asyncio.get_running_loop().time)
     BOARD.erase_target(0)
     upstream = Upstream("app", options, wheel, BOARD.row(0), BOARD.upstream_at(0), [BOARD.target_at(0)], start=0)
+    TARGETS.append(upstream.targets[0])
     return upstream.targets[0]
 
 
 def target_for(house: House, **pool: float) -> Target:
-    return target_at(f"http://127.0.0.1:{house.port}", **pool)
+    return target_at(house.url, **pool)
 
 
 def state(target: Target) -> tuple[int, int, int]:
@@ -204,14 +240,27 @@ Scene = Callable[[], Awaitable[None]]
 Play = Callable[[Scene], None]
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def play(request: pytest.FixtureRequest) -> Play:
+@pytest.fixture(
+    params=[
+        (asyncio.new_event_loop, "tcp"),
+        (uvloop.new_event_loop, "tcp"),
+        (uvloop.new_event_loop, "tls"),
+        (uvloop.new_event_loop, "unix"),
+    ],
+    ids=["asyncio", "uvloop", "uvloop-tls", "uvloop-unix"],
+)
+def play(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Play:
+    loop_factory, transport = request.param
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority().file))
+
     def run(scene: Scene) -> None:
         async def bounded() -> None:
+            TRANSPORT.set(transport)
+            TARGETS.clear()
             async with asyncio.timeout(20):
                 await scene()
 
-        with asyncio.Runner(loop_factory=request.param) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(bounded())
 
     return run
@@ -283,7 +332,7 @@ def test_a_connection_is_looked_at_before_the_next_in_line_gets_it(play: Play) -
             target.release(connection)
             await until(lambda: waiting.events)
             assert waiting.connection is not connection
-            assert house.count == 2
+            await until(lambda: house.count == 2)
 
     play(scene)
 
@@ -342,7 +391,7 @@ def test_a_resting_connection_makes_room(play: Play, wait: float) -> None:
                 await carried(target, late.connection)
                 await until(lambda: patient.events)
                 assert isinstance(patient.connection, ServerConnection)
-            assert house.count == (3 if wait else 2)
+            await until(lambda: house.count == (3 if wait else 2))
             await until(lambda: len(house.live) == 1)
 
     play(scene)
@@ -441,12 +490,12 @@ def test_no_more_connections_than_allowed_and_the_next_in_line_is_first(play: Pl
             assert line[0].connection is first[1]
             await used(target, first[0])
             assert line[1].connection is first[0]
-            assert house.count == 2
+            await until(lambda: house.count == 2)
             first[0].reasons |= Reason.UNFINISHED
             target.release(first[0])  # room for a new connection, which is for the one who waits
             await until(lambda: line[2].events)
             assert line[2].connection is not first[0]
-            assert house.count == 3
+            await until(lambda: house.count == 3)  # over TLS, the server is the last to know
 
     play(scene)
 
@@ -584,7 +633,7 @@ def test_a_fresh_connection_is_made_at_the_cost_of_an_idle_one(play: Play) -> No
             fresh = await connected(target, fresh=True)
             assert fresh not in (one, other)
             await until(lambda: state(target) == (2, 1, 0))
-            assert len(house.live) == 2
+            await until(lambda: len(house.live) == 2)
 
     play(scene)
 
@@ -600,7 +649,7 @@ def test_a_tunnel_leaves_the_pool(play: Play) -> None:
             await until(lambda: waiting.events)
             assert waiting.connection is not connection
             assert state(target) == (1, 0, 0)
-            assert len(house.live) == 2
+            await until(lambda: len(house.live) == 2)
             connection.transport.set_protocol(asyncio.Protocol())
             connection.transport.abort()
             await until(lambda: len(house.live) == 1)
@@ -753,7 +802,7 @@ def test_a_unix_socket(play: Play, tmp_path: Path) -> None:
 
 def test_no_tls_where_it_was_expected(play: Play) -> None:
     async def scene() -> None:
-        async with serving() as house:
+        async with serving("tcp") as house:
             house.answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
             target = target_at(f"https://127.0.0.1:{house.port}")
             asker = ask(target)
@@ -766,7 +815,7 @@ def test_no_tls_where_it_was_expected(play: Play) -> None:
 
 def test_closed_in_the_middle_of_the_handshake(play: Play) -> None:
     async def scene() -> None:
-        async with serving() as house:
+        async with serving("tcp") as house:
             house.slams = True
             target = target_at(f"https://127.0.0.1:{house.port}")
             asker = ask(target)
@@ -789,6 +838,58 @@ def test_closed_as_soon_as_accepted_leaves_nobody_waiting(play: Play) -> None:
                 (event,) = asker.events
                 if isinstance(event, ServerConnection):  # it was quicker than the news
                     target.release(event)
+                else:
+                    assert isinstance(event, Fault)
+                    assert event.failure.retry is Retry.SAFE, "nothing was sent"
+            await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
+def test_what_is_reset_while_it_is_used_takes_up_no_room(play: Play, begun: bytes) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=2)
+            for number in range(1, 6):
+                connection = await connected(target)
+                asker = Asker()
+                connection.begin(asker.exchange, b"GET /")  # no end of a head: it waits
+                connection.send_body(b"")
+                await until(lambda number=number: house.live.get(number) and house.live[number].seen)  # type: ignore[misc]
+                if begun:
+                    house.live[number].transport.write(begun)
+                    await until(lambda connection=connection: connection.heard)  # type: ignore[misc]
+                reset(house.live[number].transport)
+                await until(lambda asker=asker: asker.events)  # type: ignore[misc]
+                assert asker.fault.failure.flag == "UC"
+                target.release(connection)
+                await until(lambda: state(target) == (0, 0, 0))
+
+    play(scene)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End with an RST where there is one."""
+    sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def test_an_error_while_the_end_is_told_leaves_no_room_taken(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with serving() as house:
+            target = target_for(house, max_connections=1)
+            connection = await connected(target)
+            connection.begin(Asker().exchange, b"GET /")
+            await until(lambda: house.live.get(1) and house.live[1].seen)
+            monkeypatch.setattr(ServerConnection, "_lost", failing)
+            house.live[1].transport.abort()
             await until(lambda: state(target) == (0, 0, 0))
 
     play(scene)
