@@ -6,12 +6,14 @@ or for a behaviour of the application (see `apps/who.py`).
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from tests.support.corpus import CORPUS, unescape
 
 CRLF = b"\r\n"
+# The tag of attacks that are built once for a route; a try replaces it by its own.
+BUILT_TAG = "t0000000x"
 _KEY = (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13")
 _H2C = (b"Upgrade: h2c", b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 _CHUNKED = b"Transfer-Encoding: chunked"
@@ -45,6 +47,10 @@ class Attack:
     name: str
     parts: tuple[bytes, ...]
     lazy: bool = False
+
+    def tagged(self, tag: str) -> "Attack":
+        """Return the same with a tag of its own, which is as long as the one it was built with."""
+        return replace(self, parts=tuple(part.replace(BUILT_TAG.encode(), tag.encode()) for part in self.parts))
 
     @property
     def posts(self) -> bool:
@@ -288,3 +294,9 @@ FAMILIES: dict[str, Callable[[Words], Iterator[Attack]]] = {
     "framing": framing,
     "corpus": corpus,
 }
+
+
+@functools.cache
+def attacks_on(host: str, family: str) -> tuple[Attack, ...]:
+    """Return a family's attacks on a route, to be tagged."""
+    return tuple(FAMILIES[family](Words(host, BUILT_TAG)))

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from tests.http.near_http import announced
-from tests.security.attacks import CRLF, FAMILIES, UPGRADES, Attack, Words
+from tests.security.attacks import CRLF, FAMILIES, UPGRADES, Attack, Words, attacks_on
 
 _BYTES = (
     b"",
@@ -39,7 +39,8 @@ def seed_of(dice: random.Random, words: Words) -> Attack:
     """Return a request to start from: one that is plainly valid, or one of the attacks."""
     if dice.random() < 0.3:
         return Attack("valid", (_valid(dice, words),))
-    return dice.choice(list(dice.choice(list(FAMILIES.values()))(words)))
+    family = dice.choice(tuple(FAMILIES))
+    return dice.choice(attacks_on(words.host.decode(), family)).tagged(words.tag.decode())
 
 
 def _valid(dice: random.Random, words: Words) -> bytes:

@@ -55,8 +55,8 @@ def gateway_before(servers: Servers, authority: Path, workers: int = 1) -> Gatew
 
 
 def new_tag() -> str:
-    """Return a word that no other request of this run has."""
-    return f"t{next(_TAGS)}x"
+    """Return a word that no other request of this run has, as long as any other."""
+    return f"t{next(_TAGS):07}x"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Round:
             for turn in range(self.each):
                 if lane.lost:
                     return
-                tag = f"t{number:02}{turn:06}x"
+                tag = f"t{number:02}{turn:05}x"
                 parts = mutated(dice, Words(lane.host, tag))
                 lane.after = f"{parts!r}"[:2000]
                 watch.senders[tag] = lane.host, lane.after
