@@ -3,8 +3,9 @@
 import ctypes
 from typing import TYPE_CHECKING, Final
 
-from devhost_server.failures import DRAINING, GATEWAY_FULL
+from devhost_server.failures import CLIENT_FULL, DRAINING, GATEWAY_FULL
 from devhost_server.http.head_memory import HeadMemory
+from devhost_server.http.per_client import PerClient
 from devhost_server.http.trust import Peer, Trust
 from devhost_server.observe.scoreboard import Slot
 
@@ -42,6 +43,8 @@ class Clients:
         self.idle_seconds = 0.0  # how long a connection may wait for its next request
         self._most = 0
         self._trust = Trust()
+        self._per_client = PerClient()
+        self.in_flight = PerClient()
         self._row = row
         self._peers: dict[str, Peer] = {}
         self._listeners: dict[object, int] = {}
@@ -54,6 +57,8 @@ class Clients:
     def serve(self, snapshot: "Snapshot") -> None:
         """Go by this snapshot from now on."""
         self._most = snapshot.limits.connections
+        self._per_client.most = snapshot.limits.connections_per_client
+        self.in_flight.most = snapshot.limits.in_flight_per_client
         self.heads.make_room(len(snapshot.settings.routes))
         if not self.draining:
             self.idle_seconds = snapshot.timeouts.keepalive
@@ -93,12 +98,21 @@ class Clients:
         if len(self.connections) > self._most:
             self._row[Slot.OVERLOADED] += 1
             client.refuse_connection(GATEWAY_FULL(f"This worker already serves {self._most} connections."))
+        elif self._per_client.most is not None and client.has_address and not client.peer.trusted:
+            client.counted_as = self._per_client.enter(client.peer.address)
+            if client.counted_as is None:
+                client.refuse_connection(
+                    CLIENT_FULL(f"This client has {self._per_client.most} connections to this worker already.")
+                )
 
     def disconnected(self, client: "ClientConnection") -> None:
         """Forget a connection that is gone."""
         if client in self.connections:
             self.connections.discard(client)
             self._listener_open[client.listener] -= 1
+            if client.counted_as is not None:
+                self._per_client.leave(client.counted_as)
+                client.counted_as = None
 
     def _peer_of(self, client: "ClientConnection") -> Peer:
         """Describe who is at the other end; peers that come back are remembered."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from devhost_server.snapshot import Route
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
+    from devhost_server.upstream.uploads import Uploads
 
 # A body of up to this many bytes is kept until the response begins, so that an idempotent request can be sent again.
 # 64 KiB is what nginx holds in memory (client_body_buffer_size is 16k) times four; more would cost memory per request.
@@ -34,6 +35,9 @@ class Event:
     RESPONSE: Final = "response"  # the response head is there, with what came behind it
     FINISHED: Final = "finished"  # the response has ended as it should
     ENDED: Final = "ended"  # the tunnel has ended
+    ENOUGH: Final = "enough"  # of the request body is there, or has been waited for
+    PLACE: Final = "place"  # for an upload has become free
+    WAITED: Final = "waited"  # long enough to look again
 
 
 class Exchange:
@@ -54,6 +58,7 @@ class Exchange:
         "connection",
         "continued",
         "counted",
+        "counted_as",
         "fault",
         "fields",
         "finished_early",
@@ -62,6 +67,7 @@ class Exchange:
         "host",
         "method",
         "old",
+        "place",
         "request_complete",
         "request_id",
         "request_trailers",
@@ -77,6 +83,7 @@ class Exchange:
         "told_to_go",
         "tried",
         "upstream_seconds",
+        "wanted",
     )
 
     def __init__(
@@ -91,6 +98,7 @@ class Exchange:
         self.host = b""
         self.client_address = b""
         self.request_id = b""
+        self.counted_as: bytes | None = None  # for `limits.in_flight_per_client`
         # What was decided.
         self.route: Route | None = None
         self.target: Target | None = None
@@ -100,6 +108,8 @@ class Exchange:
         self.body_size = 0
         self.request_complete = True
         self.request_trailers = b""
+        self.wanted = 0  # how many bytes of it, or all, are to be told as `Event.ENOUGH`
+        self.place: Uploads | None = None  # taken at the target while it is incomplete
         # What came back.
         self.response: ResponseHead | None = None
         self.first_pieces: list[bytes] = []
@@ -192,7 +202,10 @@ class Exchange:
             else:
                 self.body = None  # too much to be sent twice
         if connection is None:
-            return self.body_size < REPLAY_LIMIT
+            if self.wanted and self.body_size >= self.wanted:
+                self.wanted = 0
+                self.post(Event.ENOUGH)
+            return self.connection is not None or self.body_size < REPLAY_LIMIT
         connection.send_body(piece)
         return True
 
@@ -200,8 +213,18 @@ class Exchange:
         """Note that the request body has ended, with a block of trailers."""
         self.request_complete = True
         self.request_trailers = trailers
+        self.leave_place()
         if self.connection is not None:
             self.connection.end_body(self.trailers_to_send)
+        elif self.wanted:
+            self.wanted = 0
+            self.post(Event.ENOUGH)
+
+    def leave_place(self) -> None:
+        """Free the place of an upload, if this has one."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave()
 
     @property
     def trailers_to_send(self) -> bytes:

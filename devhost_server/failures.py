@@ -105,6 +105,9 @@ POOL_FULL: Final = Failure(
 GATEWAY_FULL: Final = Failure(
     "UO", 503, "connection_limit_reached", _G, "The gateway has too many connections", retry_after=1
 )
+CLIENT_FULL: Final = Failure(
+    "UO", 503, "connection_limit_reached", _C, "This client has too much open at once", retry_after=1
+)
 OUT_OF_PORTS: Final = Failure(
     "UO", 503, "connection_limit_reached", _G, "The gateway has nothing left to connect with", retry_after=1
 )

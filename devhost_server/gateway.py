@@ -7,6 +7,7 @@ and accounted for exactly once. Everything it calls either decides (without I/O)
 to its next wait (see `devhost_server.exchange`). A wait is the only place where anything else can happen.
 """
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -19,10 +20,11 @@ from devhost_server.accounting import Accounts
 from devhost_server.admission import Admission
 from devhost_server.clients import Clients
 from devhost_server.deadlines import Soon, Wheel
-from devhost_server.exchange import Event, Exchange, internal_fault
+from devhost_server.exchange import REPLAY_LIMIT, Event, Exchange, internal_fault
 from devhost_server.failures import (
     BAD_HOST,
     BAD_REQUEST,
+    CLIENT_FULL,
     CLIENT_GONE,
     CLIENT_STALLED,
     LOOP,
@@ -35,7 +37,7 @@ from devhost_server.failures import (
     Retry,
 )
 from devhost_server.hangups import Hangups
-from devhost_server.http import forward, replies, reuse
+from devhost_server.http import forward, keepalive, replies, reuse
 from devhost_server.http.fields import tokens
 from devhost_server.http.request_head import hop_lines, offered, protocols
 from devhost_server.http.reuse import Reason
@@ -59,6 +61,10 @@ _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _DISPUTED: Final = BAD_REQUEST(
     "Servers read this path differently, and what some read belongs to another route; `server.paths` is strict."
 )
+# How much of a body is waited for, and how long, before a target's connection is taken for it; and all of it.
+_ENOUGH: Final = 16 * 1024
+_GATHER_SECONDS: Final = 1.0
+_ALL: Final = 1 << 62
 # Request ids drawn at once.
 _IDS: Final = 256
 
@@ -104,7 +110,8 @@ class Gateway:
             self._respond(x, route, lacks_slash=lacks_slash)
             return
 
-        connection = await self._send(x, route)
+        gone = None if x.request_complete else await self._gather(x)
+        connection = gone or await self._send(x, route)
         if isinstance(connection, Fault):
             self.refuse(x, connection)
             return
@@ -135,7 +142,7 @@ class Gateway:
         if snapshot.strict_paths and snapshot.routes.is_disputed(levels, x.target_path, x.method, fields.sole):
             return _DISPUTED
         self.accounts.begin(x, route)
-        return route
+        return self._join_client(x) or route
 
     async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
         """Send the request to targets until one answers; give its connection, or why there is no answer.
@@ -160,8 +167,7 @@ class Gateway:
                 return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
             x.target = target
             x.attempts += 1
-            held = None if private is None else private.take(target)
-            connection = held or (None if fresh else target.take()) or await self._acquire(x, target, fresh=fresh)
+            connection = _at_once(x, target, fresh=fresh) or await self._acquire(x, target, fresh=fresh)
             if isinstance(connection, ServerConnection):
                 x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
                 reused = connection.served > 0
@@ -177,6 +183,7 @@ class Gateway:
             else:
                 fault, stale = connection, False
                 self.accounts.count_target(target, x.method, fault.failure.status)
+            x.leave_place()
             x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
             if isinstance(connection, ServerConnection) and connection.is_private:
                 return fault  # over another connection the target would take it for somebody else's
@@ -186,8 +193,48 @@ class Gateway:
                 return fault
         return internal_fault()
 
+    async def _gather(self, x: Exchange) -> Fault | None:
+        """Wait until enough of the body is there to be worth a connection: all, or 16 KiB, or what comes in a second.
+
+        A client that waits for a 100 waits for the target's: its request goes on at once.
+        """
+        if x.body_size >= _ENOUGH or x.fields is None or x.fields.expect_continue:
+            return None
+        x.wanted = _ENOUGH
+        left = x.started + _GATHER_SECONDS - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(max(left, 0.0), x.post, Event.ENOUGH)
+        event = await x.event()
+        timer.cancel()
+        x.wanted = 0
+        return event if isinstance(event, Fault) else None
+
+    async def _find_place(self, x: Exchange, target: Target) -> Fault | None:
+        """Take one of a target's places for unfinished uploads, or wait for one, or for the rest of the body.
+
+        The wait for a place has an end once the client can do nothing more; until then, the body's time-outs bound it.
+        """
+        if target.uploads.enter(x):
+            return None
+        loop, x.wanted = asyncio.get_running_loop(), _ALL
+        while True:
+            timer = loop.call_later(max(target.pool.wait, _GATHER_SECONDS), x.post, Event.WAITED)
+            event = await x.event()
+            timer.cancel()
+            if event is Event.WAITED and x.body_size < REPLAY_LIMIT and not (x.fields and x.fields.expect_continue):
+                continue
+            x.wanted = 0
+            target.uploads.forget(x)
+            if event is Event.WAITED:
+                return target.full_of_uploads()
+            return event if isinstance(event, Fault) else None
+
     async def _acquire(self, x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | Fault:
         """Wait for a connection to the target: one that becomes free, or a new one, whichever is ready first."""
+        if not x.request_complete:
+            fault = await self._find_place(x, target)
+            idle = target.take() if fault is None and not fresh else None
+            if fault is not None or idle is not None:
+                return fault or idle or internal_fault()
         waiter = target.wait_for(x, fresh=fresh)
         if isinstance(waiter, Waiter):
             event: ServerConnection | Fault = await x.event()
@@ -290,6 +337,8 @@ class Gateway:
             framing += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
 
         x.response_started = True
+        if response.event_stream:
+            keepalive.keep_alive(client.transport)
         trailers = connection.trailers if x.finished_early and response.chunked else b""
         client.send_response(
             x,
@@ -330,8 +379,11 @@ class Gateway:
             ended=lambda: x.post(Event.ENDED),
             write_idle=self.timeouts.write_idle,
         )
+        keepalive.keep_alive(client.transport)
+        keepalive.keep_alive(connection.transport)
         target.surrender(connection)
         try:
+            self._leave_client(x)  # from now on it is a connection
             self.clients.tunnels.add(tunnel)
             self.accounts.count_tunnels(route, 1)
             tunnel.open(early_up, early_down)
@@ -463,8 +515,29 @@ class Gateway:
 
     def _close_books(self, x: Exchange) -> None:
         """Count and log an exchange that is over; once, however often it ends."""
+        if x.place is not None:
+            x.leave_place()
+        self._leave_client(x)
         if self.accounts.end(x) and self.clients.draining:
             self.clients.count_end(x)
+
+    def _join_client(self, x: Exchange) -> Fault | None:
+        """Count a request of its client, unless the client has too many."""
+        in_flight = self.clients.in_flight
+        if in_flight.most is None:
+            return None
+        x.counted_as = in_flight.enter(x.client_address)
+        if x.counted_as is not None:
+            return None
+        return CLIENT_FULL(
+            f"This worker answers {in_flight.most} requests of this client already, and no more at once."
+        )
+
+    def _leave_client(self, x: Exchange) -> None:
+        """Count a request of its client no longer."""
+        key, x.counted_as = x.counted_as, None
+        if key is not None:
+            self.clients.in_flight.leave(key)
 
     def _keeps_alive(self, x: Exchange) -> bool:
         """Whether the client's connection outlives this exchange (RFC 9112 §9.3)."""
@@ -484,6 +557,13 @@ class Gateway:
         """Put what is only counted in this process on the scoreboard."""
         self.accounts.row[Slot.IN_FLIGHT] = self.accounts.in_flight
         self.clients.write_gauges()
+
+
+def _at_once(x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | None:
+    """Return a connection that need not be waited for: the client's own, or an idle one where any will do."""
+    private = x.client.private
+    held = None if private is None else private.take(target)
+    return held if held is not None or fresh or not x.request_complete else target.take()
 
 
 def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:

@@ -24,6 +24,7 @@ MAX_RATE: Final = 10**9
 
 DURATION_ALLOWED: Final = "a duration such as 250ms, 30s, 5m, 2h, 1d (a plain number is seconds)"
 SIZE_ALLOWED: Final = "a size such as 64KiB, 2MiB, 10MB (a plain number is bytes)"
+BYTE_RATE_ALLOWED: Final = "a size a second such as 240B/s, 10KiB/s"
 RATE_ALLOWED: Final = "a rate such as 100/s, 60/min, 1000/h"
 
 _SECONDS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -131,6 +132,22 @@ def parse_rate(value: object) -> Rate:
     return Rate(int(found[1]), _PERIOD_NAMES[found[2]])
 
 
+def parse_byte_rate(value: object) -> int:
+    """Read bytes a second, 1 to `MAX_BYTES`: a size and ``/s``."""
+    size, slash, unit = value.strip().rpartition("/") if isinstance(value, str) else ("", "", "")
+    found = _bytes(size.strip()) if slash and unit.strip().lower() == "s" else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = Fraction(value)  # as settings are published
+    if found is None or found % 1 or not 1 <= found <= MAX_BYTES:
+        raise ValueError(f"{quote(value)} is not {BYTE_RATE_ALLOWED}")
+    return int(found)
+
+
+def render_byte_rate(rate: int) -> str:
+    """Return the shortest exact text: 240 is ``240B/s``, 10240 ``10KiB/s``."""
+    return f"{render_size(rate)}/s"
+
+
 def _plain_number(value: object) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -188,6 +205,14 @@ Size = Annotated[
     _number_or_text(SIZE_ALLOWED, "integer", r"^\s*[0-9.]+\s?([kmgtKMGT]?[iI]?[bB])?\s*$"),
 ]
 """Bytes; zero is allowed."""
+
+ByteRate = Annotated[
+    int,
+    BeforeValidator(parse_byte_rate),
+    Written("bytes a second", render_byte_rate),
+    _number_or_text(BYTE_RATE_ALLOWED, "integer", r"^\s*[0-9.]+\s?([kmgtKMGT]?[iI]?[bB])?\s?/\s?s\s*$"),
+]
+"""Bytes a second; more than zero."""
 
 RateOption = Annotated[
     InstanceOf[Rate],

@@ -14,10 +14,12 @@ from devhost_server.units import (
     Rate,
     RateOption,
     Size,
+    parse_byte_rate,
     parse_duration,
     parse_rate,
     parse_size,
     quote,
+    render_byte_rate,
     render_duration,
     render_size,
 )
@@ -183,3 +185,17 @@ def test_quoted_values_stay_on_one_short_line(value):
     shown = quote(value)
     assert shown.isprintable()
     assert len(shown) <= 82
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("240B/s", 240), ("10KiB/s", 10240), ("1.5kB / s", 1500), (240, 240), ("1b/S", 1)]
+)
+def test_bytes_a_second(text: object, rate: int) -> None:
+    assert parse_byte_rate(text) == rate
+    assert parse_byte_rate(render_byte_rate(rate)) == rate
+
+
+@pytest.mark.parametrize("wrong", ["240B", "0B/s", "-1B/s", "240B/min", "", None, True, 1.5, "0.5B/s", [], "B/s"])
+def test_what_is_no_byte_rate(wrong: object) -> None:
+    with pytest.raises(ValueError, match="is not a size a second such as 240B/s"):
+        parse_byte_rate(wrong)

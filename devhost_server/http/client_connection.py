@@ -27,6 +27,7 @@ from devhost_server.failures import (
 )
 from devhost_server.http import chunked
 from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.pace import Pace
 from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.private import PrivateConnections
 from devhost_server.http.progress import Progress
@@ -77,9 +78,11 @@ class ClientConnection(asyncio.Protocol):
         "_chunked_out",
         "_decoder",
         "_fields",
+        "_handed",
         "_left",
         "_line",
         "_lingered",
+        "_pace",
         "_parsed",
         "_partial",
         "_paused_for",
@@ -87,6 +90,7 @@ class ClientConnection(asyncio.Protocol):
         "_repeated",
         "_state",
         "_write_paused",
+        "counted_as",
         "deadline",
         "exchange",
         "gateway",
@@ -122,6 +126,9 @@ class ClientConnection(asyncio.Protocol):
         self._write_paused = False
         self._paused_for = 0  # why reading is paused: a set of the bits below
         self._progress: Progress | None = None  # of the client, while it is to take what waits for it
+        self._pace: Pace | None = None  # of the body that the client sends, or is slow to take
+        self._handed = 0  # bytes of the answer that had been handed to the transport when that was looked at
+        self.counted_as: bytes | None = None  # for `limits.connections_per_client`
         self._lingered = 0
         # What said what, last time: polls and health checks repeat the line, and nearly every client the fields.
         self._line = b""
@@ -156,8 +163,11 @@ class ClientConnection(asyncio.Protocol):
                 self._queue(data)
                 self._stand_in_line()
         elif state == _BODY:
-            if not self._write_paused:
-                self.arm(self.gateway.timeouts.body_idle)
+            if self._pace is None:
+                self._await_body()
+            else:
+                self._pace.moved(len(data), self.gateway.wheel.now)
+                self._arm_body(self._pace)
             self._read_body(data)
         elif state == _BUSY or state == _IN_LINE:  # noqa: PLR1714, SIM109 -- speed
             self._queue(data)
@@ -185,6 +195,8 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the client reads too slowly: nothing more is taken from the upstream until it has caught up."""
         self._write_paused = True
+        self._pace = None
+        self._handed = 0 if self.exchange is None else self.exchange.bytes_out
         self._watch_writing()
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
@@ -203,8 +215,9 @@ class ClientConnection(asyncio.Protocol):
                     self._stand_in_line()
             return
         self.deadline = NEVER
+        self._pace = None
         if self._state == _BODY:
-            self.arm(self.gateway.timeouts.body_idle)
+            self._await_body()
         if exchange.connection is not None:
             exchange.connection.resume_reading()
 
@@ -224,15 +237,38 @@ class ClientConnection(asyncio.Protocol):
         if self._write_paused or self._state == _CLOSED:
             self._expire_write(now)
         elif exchange is not None and self._state == _BODY:
-            if self._paused_for:
-                self.arm(self.gateway.timeouts.body_idle)  # it is we who do not read
-            else:
-                exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
+            self._expire_body(exchange, now)
         elif self._state == _IDLE and self._partial is not None:
             began = due - self.gateway.timeouts.head
             self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), bytes(self._partial.data), began)
         elif self._state in (_IDLE, _LINGER):
             self.close()
+
+    def _await_body(self) -> None:
+        """Begin to time the request body."""
+        timeouts = self.gateway.timeouts
+        self._pace = Pace(self.gateway.wheel.now, timeouts.body_rate, timeouts.body_idle, timeouts.body)
+        self._arm_body(self._pace)
+
+    def _arm_body(self, pace: Pace) -> None:
+        if not self._write_paused:
+            wheel = self.gateway.wheel
+            self.deadline = min(wheel.now + self.gateway.timeouts.body_idle, pace.due, pace.until)
+            if self.deadline < self.visit:
+                wheel.watch(self)
+
+    def _expire_body(self, exchange: Exchange, now: float) -> None:
+        pace, timeouts = self._pace, self.gateway.timeouts
+        if self._paused_for:
+            self.arm(timeouts.body_idle)  # it is we who do not read
+        elif pace is None and exchange.continued:
+            self._await_body()  # it was told to go on, and says nothing
+        elif pace is not None and pace.until <= now:
+            exchange.post(BODY_TIMEOUT(f"The request body was not complete within {timeouts.body:g} s."))
+        elif pace is not None and pace.due <= now:
+            exchange.post(BODY_TIMEOUT(f"The request body came slower than {timeouts.body_rate} bytes a second."))
+        else:
+            exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
 
     def _watch_writing(self) -> None:
         """Give the client its time to take what waits for it, from the last byte that it took."""
@@ -242,13 +278,34 @@ class ClientConnection(asyncio.Protocol):
             self.arm(self._progress.step)
 
     def _expire_write(self, now: float) -> None:
-        progress = self._progress
-        if progress is not None and not progress.has_stalled(now):
-            self.arm(progress.step)
+        """Look whether the client takes what waits for it: a byte within `write_idle`, and enough of them."""
+        fault = self._too_slow(now)
+        if fault is None:
             return
         if self.exchange is not None:
-            self.exchange.post(CLIENT_STALLED("The client did not take a byte of the answer for too long."))
+            self.exchange.post(fault)
         self.transport.abort()
+
+    def _too_slow(self, now: float) -> Fault | None:
+        """Say in what the client is too slow, or set when to look next."""
+        progress, timeouts = self._progress, self.gateway.timeouts
+        if progress is None or progress.has_stalled(now):
+            return CLIENT_STALLED("The client did not take a byte of the answer for too long.")
+        handed = self._handed if self.exchange is None else self.exchange.bytes_out
+        if self._pace is None:
+            self._pace = Pace(now, timeouts.body_rate, timeouts.write_idle)
+            self._pace.moved(self._handed, now)  # what it took before
+        self._pace.moved(max(progress.moved + handed - self._handed, 0), now)
+        self._handed = handed
+        if self._pace.due <= now:
+            return CLIENT_STALLED(f"The client took the answer slower than {timeouts.body_rate} bytes a second.")
+        self.arm(progress.step)
+        return None
+
+    @property
+    def has_address(self) -> bool:
+        """Whether clients can be told apart by address: not over a unix socket."""
+        return isinstance(self.transport.get_extra_info("peername"), tuple)
 
     # -- the head -----------------------------------------------------------------------------------------------------
 
@@ -432,7 +489,11 @@ class ClientConnection(asyncio.Protocol):
         if fields.chunked:
             self._decoder = chunked.ChunkedDecoder(self.gateway.limits.head, self.gateway.limits.headers)
         self._state = _BODY
-        self.arm(self.gateway.timeouts.body_idle)
+        self._pace = None
+        if fields.expect_continue:
+            self.arm(self.gateway.timeouts.body_idle)  # it waits for a 100, which may take the target a while
+        else:
+            self._await_body()
         return self._take_body(exchange, rest) if rest else None
 
     def _read_body(self, data: bytes) -> None:
@@ -454,9 +515,9 @@ class ClientConnection(asyncio.Protocol):
             self._hand(exchange, data)
             return None
         self._left = 0
-        self._end_body(exchange, data[:left], b"")
         if len(data) > left:
-            self._queue(data[left:])
+            self._queue(data[left:])  # before anybody can answer and look for it
+        self._end_body(exchange, data[:left], b"")
         return None
 
     def _take_chunked(self, exchange: Exchange, decoder: chunked.ChunkedDecoder, data: bytes) -> Fault | None:
@@ -470,9 +531,9 @@ class ClientConnection(asyncio.Protocol):
             return BODY_TOO_LARGE(f"The request body is larger than {limit} bytes.")
         if decoder.done:
             self._decoder = None
-            self._end_body(exchange, piece, decoder.trailers)
             if decoder.rest:
                 self._queue(decoder.rest)
+            self._end_body(exchange, piece, decoder.trailers)
         elif piece:
             self._hand(exchange, piece)
         return None
@@ -499,12 +560,17 @@ class ClientConnection(asyncio.Protocol):
         """Read on."""
         if self._paused_for:
             self._paused_for = 0
+            if self._pace is not None and self._state == _BODY:
+                self._pace.go(self.gateway.wheel.now)
+                self._arm_body(self._pace)
             self.gateway.hangups.forget(self.transport)
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def _pause(self) -> None:
         self._paused_for = 1
+        if self._pace is not None and self._state == _BODY:
+            self._pace.stop(self.gateway.wheel.now)
         self.transport.pause_reading()
         self.gateway.hangups.watch(self.transport)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, model_validator
 
 from devhost_server.options import Count, FieldValue, HeaderFields, KeyedError, Options
-from devhost_server.units import PositiveDuration, Size, quote
+from devhost_server.units import ByteRate, PositiveDuration, Size, quote
 
 # The gateway frames messages itself: a configured copy of these would contradict what is really sent.
 FRAMING_FIELDS: Final = frozenset(
@@ -31,6 +31,16 @@ class Limits(Options):
     connections: Annotated[Count, Field(ge=1, le=1_000_000)] = Field(
         default=10_000, description="Most client connections of one worker; more are answered with 503 and closed."
     )
+    connections_per_client: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Most connections of one address (IPv6: one /64) to one worker, WebSockets included; more are "
+        "answered with 503 and closed. Trusted proxies, which carry many clients, are not bounded by it.",
+    )
+    in_flight_per_client: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Most requests of one client address (IPv6: one /64) that one worker answers at once; more are "
+        "503.",
+    )
 
 
 class ClientTimeouts(Options):
@@ -41,6 +51,15 @@ class ClientTimeouts(Options):
     )
     body_idle: PositiveDuration = Field(
         default=30.0, description="Without a byte of an unfinished body; longer is 408."
+    )
+    body_rate: ByteRate | None = Field(
+        default=240,
+        description="How fast a body has to move, a request's and an answer's that the client is slow to take, after "
+        "5 s of grace and while nobody else holds it up; slower is 408, or the end of the connection. `null`: any.",
+    )
+    body: PositiveDuration | None = Field(
+        default=None,
+        description="The whole request body, not counting what the target holds it up; longer is 408. `null`: any.",
     )
     keepalive: PositiveDuration = Field(
         default=75.0, description="Idle between two requests; then the connection ends."

@@ -20,7 +20,7 @@ class Progress:
     look, which the caller has to take every `step` seconds; so that is how much later than asked it may be said.
     """
 
-    __slots__ = ("_patience", "_since", "_transport", "_unsent", "step")
+    __slots__ = ("_patience", "_since", "_transport", "_unsent", "moved", "step")
 
     def __init__(self, transport: asyncio.Transport, patience: float, now: float) -> None:
         self.step = min(max(patience / _STEPS, TICK), _STEP_SECONDS, patience)
@@ -28,10 +28,12 @@ class Progress:
         self._patience = patience
         self._since = now
         self._unsent = unsent(transport)
+        self.moved = 0  # how much less waited at the last look than at the one before
 
     def has_stalled(self, now: float) -> bool:
         """Look whether the peer has taken anything; True if it has not for too long."""
         before, self._unsent = self._unsent, unsent(self._transport)
+        self.moved = sum(before) - sum(self._unsent)
         if self._unsent != before:
             self._since = now
         return now - self._since >= self._patience

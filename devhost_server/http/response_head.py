@@ -41,6 +41,7 @@ class ResponseHead:
         "chunked",
         "close",
         "dated",
+        "event_stream",
         "forward",
         "length",
         "line",
@@ -65,6 +66,7 @@ class ResponseHead:
         self.challenge = False  # to a scheme that authenticates the connection
         self.reasons = 0  # what it means for using the connection again (see `reuse`)
         self.dated = False
+        self.event_stream = False  # text/event-stream: it may never end, and be silent for long
         self.nominated: tuple[bytes, ...] = ()
         self.upgrade: bytes | None = None
         self.websocket_accept: bytes | None = None
@@ -124,6 +126,11 @@ def _date(head: ResponseHead, _value: bytes) -> bool | Fault:
     return True
 
 
+def _content_type(head: ResponseHead, value: bytes) -> bool | Fault:
+    head.event_stream = value.partition(b";")[0].rstrip().lower() == b"text/event-stream"
+    return True
+
+
 def _drop(_: ResponseHead, _value: bytes) -> bool | Fault:
     return False
 
@@ -142,6 +149,7 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"date": _date,
     b"www-authenticate": _challenge,
     b"proxy-authenticate": _proxy_challenge,
+    b"content-type": _content_type,
     b"x-request-id": _drop,  # the gateway's own follows; an upstream that echoes it would double it
     b"trailer": None,
     b"via": None,

@@ -69,9 +69,11 @@ class ServerConnection(asyncio.Protocol):
         "_look",
         "_partial",
         "_paused",
+        "_silence",
         "_state",
         "_wheel",
         "_write_paused",
+        "apart",
         "deadline",
         "exchange",
         "head_seconds",
@@ -97,6 +99,7 @@ class ServerConnection(asyncio.Protocol):
         self._look: Callable[[int], object] = _nothing_to_read
         self.head_seconds = 0.0  # how long the last answer took, if it had no body
         self.served = 0  # requests begun on it
+        self.apart = False  # it carries an event stream, and takes up no room in the pool
         self._wheel = wheel
         self._state = _IDLE
         self._buffer = b""  # behind a 101
@@ -106,6 +109,7 @@ class ServerConnection(asyncio.Protocol):
         self._decoder: chunked.ChunkedDecoder | None = None
         self._interim = 0
         self._paused = False
+        self._silence = 0.0  # how long an unfinished body may say nothing
         self._write_paused = False
 
     def __repr__(self) -> str:
@@ -231,6 +235,13 @@ class ServerConnection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     @property
+    def doing(self) -> str:
+        """What the connection is in use for, for people."""
+        if self.exchange is not None and not self.exchange.request_complete:
+            return "upload"
+        return "wait" if self._state == _HEAD else "answer"
+
+    @property
     def congested(self) -> bool:
         """Whether the target does not take what is sent to it."""
         return self._write_paused
@@ -323,10 +334,9 @@ class ServerConnection(asyncio.Protocol):
             exchange.post(RESPONSE_TIMEOUT(f"The target accepted the request but sent no answer within {seconds:g} s."))
         elif self._state == _BODY:
             if self._paused:
-                self._arm(self.timeouts.read_idle)  # it is the client that does not read
+                self._arm(self._silence)  # it is the client that does not read
                 return
-            seconds = self.timeouts.read_idle
-            exchange.post(READ_TIMEOUT(f"The target sent nothing for {seconds:g} s in the middle of its answer."))
+            exchange.post(READ_TIMEOUT(f"The target sent nothing for {self._silence:g} s in the middle of its answer."))
 
     # -- the response head --------------------------------------------------------------------------------------------
 
@@ -444,8 +454,14 @@ class ServerConnection(asyncio.Protocol):
         exchange.first_pieces = pieces
         exchange.finished_early = self._state == _DONE
         if self._state == _BODY:
-            self._arm(self.timeouts.read_idle)
+            self._await_more(head)
         exchange.post(Event.RESPONSE)
+
+    def _await_more(self, head: ResponseHead) -> None:
+        self._silence = self.timeouts.tunnel_idle if head.event_stream else self.timeouts.read_idle
+        self._arm(self._silence)
+        if head.event_stream:
+            self.target.set_apart(self)
 
     # -- the response body --------------------------------------------------------------------------------------------
 
@@ -463,7 +479,7 @@ class ServerConnection(asyncio.Protocol):
         if self._state == _DONE:
             exchange.post(Event.FINISHED)
         else:
-            self._arm(self.timeouts.read_idle)
+            self._arm(self._silence)
 
     def _decode(self, data: bytes) -> list[bytes] | Fault:
         """Give the content in `data`; the state is `_DONE` once the body has ended."""

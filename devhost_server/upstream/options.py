@@ -159,7 +159,8 @@ class UpstreamTimeouts(Options):
     )
     tunnel_idle: PositiveDuration = Field(
         default=3600.0,
-        description="Without a byte in either direction of a WebSocket or other upgrade; then it is cut.",
+        description="Without a byte of a WebSocket, another upgrade, or an answer of type `text/event-stream`; then "
+        "it is cut.",
     )
 
 
@@ -167,7 +168,10 @@ class PoolOptions(Options):
     """Connections to one target, held by one worker."""
 
     max_connections: Annotated[Count, Field(ge=1, le=100_000)] = Field(
-        default=100, description="Most connections; `DEVHOST_MAX_CONNS` sets it for every upstream."
+        default=100,
+        description="Most connections; `DEVHOST_MAX_CONNS` sets it for every upstream. At most half carry requests "
+        "whose bodies are still coming. Event streams and tunnels do not count once they run: "
+        "`server.limits.connections` bounds those.",
     )
     max_idle: Annotated[Count, Field(ge=0, le=100_000)] = Field(
         default=32, description="Most idle connections that are kept for reuse; 0 keeps none."

@@ -7,7 +7,7 @@ whoever has waited longest; so a request that asked for a new connection may wel
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.exchange import Exchange
 from devhost_server.failures import CONNECT_CLOSED, OUT_OF_PORTS, POOL_FULL, Fault
 from devhost_server.http import reuse
+from devhost_server.http.keepalive import keep_alive
 from devhost_server.http.response_head import parse_response
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
@@ -26,11 +27,14 @@ from devhost_server.upstream.dialler import Dialler
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 from devhost_server.upstream.owned import Owned
 from devhost_server.upstream.resting import Resting
+from devhost_server.upstream.uploads import Uploads
 
 # An event loop counts in milliseconds, and from when its turn began: a timer may be as early as this.
 _TIMER_SECONDS: Final = 0.001
 # How many are refused in one turn of the loop.
 _REFUSALS: Final = 16
+# How many connections are looked at to say what they are in use for.
+_LOOKED_AT: Final = 1000
 # A target that has not accepted a connection for this long is avoided where there are others.
 _SLOW_SECONDS: Final = 1.0
 
@@ -105,6 +109,8 @@ class Target:
         self._patience: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()  # what keeps the tasks alive
         self._dialling = 0
+        self._usage, self._usage_until = "", 0.0
+        self.uploads = Uploads(pool.max_connections)
         self._retired = False
 
     def __repr__(self) -> str:
@@ -170,6 +176,8 @@ class Target:
 
         Every connection that has carried an exchange comes through here, or leaves with `surrender`.
         """
+        if connection.apart and not self._take_back(connection):
+            return
         self.active -= 1
         reasons = connection.detach()
         if reasons or self._retired:
@@ -185,6 +193,25 @@ class Target:
         connection.exchange = None
         self._connections.discard(connection)
         self._connect_for_waiters()
+
+    def set_apart(self, connection: ServerConnection) -> None:
+        """Free the room of a connection that carries an event stream: like a tunnel, it may last for days."""
+        connection.apart = True
+        self.active -= 1
+        self._connections.discard(connection)
+        keep_alive(connection.transport)
+        self._connect_for_waiters()
+
+    def _take_back(self, connection: ServerConnection) -> bool:
+        """Count a connection again whose event stream has ended, if there is room; else close it."""
+        connection.apart = False
+        if self._taken >= self.pool.max_connections or connection.transport.is_closing():
+            connection.exchange = None
+            connection.destroy()
+            return False
+        self._connections.add(connection)
+        self.active += 1
+        return True
 
     def gone(self, connection: ServerConnection) -> None:
         """Note that a connection has been closed, by whichever side."""
@@ -285,9 +312,28 @@ class Target:
         connection.rest()
         self._idle[connection] = None
 
-    def _full(self) -> Fault:
+    def full_of_uploads(self) -> Fault:
+        """Say that no more connections are given to requests whose bodies are still coming."""
         return POOL_FULL(
-            f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s."
+            f"Half of the connections to {self.address} carry uploads that are not complete, and no more may; this one "
+            f"found no place within {self.pool.wait:g} s."
+        )
+
+    def _full(self) -> Fault:
+        """Say that the pool is full, and of what; looked up once a second, however many are refused."""
+        now = self._wheel.now
+        if now >= self._usage_until:
+            self._usage, self._usage_until = self._describe_usage(), now + 1.0
+        return POOL_FULL(
+            f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s: "
+            f"{self._usage}"
+        )
+
+    def _describe_usage(self) -> str:
+        doing = Counter(connection.doing for connection in islice(self._connections, _LOOKED_AT))
+        return (
+            f"{doing['wait']} wait for an answer, {doing['upload']} carry an upload, {doing['answer']} an answer, "
+            f"{self._dialling} are being made; {len(self._waiters)} more requests wait for one."
         )
 
     def _wait_until(self, until: float) -> None:

@@ -49,7 +49,7 @@ ALLOWED = re.compile(r"unknown key; allowed: ([a-z_, ]+)")
 
 
 def value_of(place, key):
-    if (*place[-1:], key) in {("limits", "body"), ("limits", "headers")}:
+    if (*place[-1:], key) in {("limits", "body"), ("limits", "headers"), ("timeouts", "body")}:
         return 100
     return VALUES[key] if key in VALUES else default_of(model_of(place).model_fields[key])
 

@@ -30,6 +30,8 @@ def test_defaults_are_filled_in_and_written_as_people_do(tmp_path):
         "target": "16KiB",
         "body": "5MB",
         "connections": 10000,
+        "connections_per_client": None,
+        "in_flight_per_client": None,
     }
     assert got["server"]["timeouts"]["head"] == "10s"
     assert got["admin"] == {"bind": "127.0.0.1:7778", "hosts": [], "token": None, "tokens": {}}

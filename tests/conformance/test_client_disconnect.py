@@ -83,10 +83,11 @@ def test_an_upload_cut_short_is_never_a_shorter_request(
     wire: WireUnderTest, upstream: ScriptedUpstream, framing: str, how: str
 ) -> None:
     client = wire.connect()
-    length = {"Content-Length": "100"} if framing == "length" else {"Transfer-Encoding": "chunked"}
-    client.send(wire.request("POST", "/cut", length) + (b"x" * 50 if framing == "length" else chunk(b"x" * 50)))
+    length = {"Content-Length": "40000"} if framing == "length" else {"Transfer-Encoding": "chunked"}
+    half = b"x" * 20_000  # enough for the gateway to send it on at once
+    client.send(wire.request("POST", "/cut", length) + (half if framing == "length" else chunk(half)))
     if wire.gateway:
-        wait_until(lambda: upstream.requests and len(upstream.requests[0].body) >= 50, 2, "the first half upstream")
+        wait_until(lambda: upstream.requests and len(upstream.requests[0].body) >= 20_000, 2, "the first half upstream")
     leave(client, how)
     wait_until(lambda: all(received.state == "cut" for received in upstream.requests), 2, "a cut request upstream")
     assert upstream.complete_requests == []
