@@ -227,7 +227,6 @@ class RealServer:
             "PATH": f"{os.environ['PATH']}:/usr/sbin",
             "HOME": str(self.place.directory),
             "SECURITY_LOG": str(self.place.log),
-            "PHP_CLI_SERVER_WORKERS": "4",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(APPS),
         }
