@@ -7,6 +7,7 @@ from devhost_server import secrecy
 from devhost_server.exchange import Exchange
 from devhost_server.failures import Blame, Fault
 from devhost_server.http import pages, replies
+from devhost_server.http.request_head import ALLOWED
 
 if TYPE_CHECKING:
     from devhost_server.http.options import FixedAnswer
@@ -49,6 +50,11 @@ def refusal(
     if fault.allow is not None:
         fields.append((b"Allow", fault.allow.encode()))
     return _build(x, failure.status, fields, body, hop)
+
+
+def allowed(x: Exchange, hop: bytes) -> bytes:
+    """Build the gateway's own answer to OPTIONS: what it takes; a route's application may take less."""
+    return _build(x, 200, [(b"Allow", ALLOWED.encode()), (b"X-Request-ID", x.request_id)], b"", hop)
 
 
 def redirect(x: Exchange, status: int, location: bytes, hop: bytes) -> bytes:

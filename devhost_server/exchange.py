@@ -64,6 +64,7 @@ class Exchange:
         "finished_early",
         "first_pieces",
         "has_content",
+        "hops_left",
         "host",
         "method",
         "old",
@@ -98,6 +99,7 @@ class Exchange:
         self.host = b""
         self.client_address = b""
         self.request_id = b""
+        self.hops_left = -1  # how many more may pass it on, where that is counted
         self.counted_as: bytes | None = None  # for `limits.in_flight_per_client`
         # What was decided.
         self.route: Route | None = None

@@ -105,6 +105,13 @@ class Gateway:
         if isinstance(route, Fault):
             self.refuse(x, route)
             return
+        if x.method == b"OPTIONS" and x.fields is not None and x.fields.max_forwards is not None:
+            # RFC 9110 §7.6.2. TRACE, the other method that counts, is refused as soon as it is read.
+            left = forward.hops_left(x.fields.max_forwards)
+            if not left:
+                self._end_here(x, left)
+                return
+            x.hops_left = left - 1
         lacks_slash = route.slash and normal_path(x.target_path) == route.path
         if lacks_slash or route.respond is not None:
             self._respond(x, route, lacks_slash=lacks_slash)
@@ -174,6 +181,8 @@ class Gateway:
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
                 head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
+                if x.hops_left >= 0:
+                    head = forward.with_hops_left(head, x.hops_left)
                 x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
@@ -464,6 +473,17 @@ class Gateway:
             raise ValueError(route)
         x.response_started = True
         x.client.send_head(reply)
+        self._close_books(x)
+        x.client.finish(keep_alive=keep_alive)
+
+    def _end_here(self, x: Exchange, hops_left: int | None) -> None:
+        """Answer an OPTIONS that nobody is to pass on, or of which nobody can say whether."""
+        if hops_left is None:
+            self.refuse(x, BAD_REQUEST("Max-Forwards is not one number (RFC 9110 §7.6.2)."))
+            return
+        keep_alive = self._keeps_alive(x) and x.request_complete
+        x.status, x.response_started = 200, True
+        x.client.send_head(answers.allowed(x, _connection_lines(x, keep_alive=keep_alive)))
         self._close_books(x)
         x.client.finish(keep_alive=keep_alive)
 

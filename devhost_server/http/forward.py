@@ -17,6 +17,9 @@ from devhost_server.http.trust import Peer, identity_lines
 # but short. Our own instance may not stand there once.
 _HOPS_MAX: Final = 8
 
+_MAX_FORWARDS: Final = re.compile(rb"(\r\nmax-forwards:)[^\r]*", re.IGNORECASE)
+_HOPS_DIGITS: Final = 9
+
 # A dot segment as any server may see one: behind a backslash, or with parameters (RFC 3986 §3.3).
 _CLIMBS: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|\Z)")
 
@@ -103,6 +106,16 @@ def request_head(
     """
     before, behind = around_request_id(fields, peer, instance, old=old, host=host, host_line=host_line)
     return b"".join((method, b" ", target, before, request_id, prefix, behind, hop))
+
+
+def hops_left(value: bytes) -> int | None:
+    """Return what Max-Forwards says (RFC 9110 §7.6.2: digits), None if it says nothing that can be counted."""
+    return int(value) if value.isdigit() and len(value) <= _HOPS_DIGITS else None
+
+
+def with_hops_left(head: bytes, left: int) -> bytes:
+    """Return the head of a request whose Max-Forwards is now `left`."""
+    return _MAX_FORWARDS.sub(b"\\g<1> %d" % left, head, count=1)
 
 
 def prefix_line(theirs: bytes, ours: bytes) -> bytes:

@@ -111,6 +111,7 @@ class RequestFields:
         "log_method",
         "log_route",
         "log_tail",
+        "max_forwards",
         "nominated",
         "odd_expectation",
         "plain",
@@ -158,6 +159,7 @@ class RequestFields:
         self.via: bytes | None = None
         self.user_agent = b""
         self.referer = b""
+        self.max_forwards: bytes | None = None  # how many more may pass it on; several of them are none
         self.traceparent = b""
         # Kept here by the gateway and the access log, which make them once for all requests that share the fields.
         self.head_before = b""
@@ -230,6 +232,9 @@ def parse_request_line(line: bytes, *, strict: bool = False) -> tuple[bytes, byt
     return method, target, version == b"HTTP/1.0"
 
 
+ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
 def _judge_method(method: bytes) -> Fault | None:
     if len(method) > METHOD_BYTES:
         return LONG_METHOD
@@ -238,7 +243,7 @@ def _judge_method(method: bytes) -> Fault | None:
     if method in (b"CONNECT", b"TRACE"):
         # RFC 9110 §9.3.6: a tunnel is not a reverse proxy's to open; §9.3.8: TRACE would show what the gateway adds.
         sentence = f"{method.decode()} is not offered by this gateway."
-        return Fault(METHOD_REFUSED, sentence, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        return Fault(METHOD_REFUSED, sentence, allow=ALLOWED)
     return None
 
 
@@ -338,6 +343,11 @@ def _websocket_key(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault
 
 def _via(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
     fields.via = value if fields.via is None else fields.via + b", " + value
+    return True
+
+
+def _max_forwards(fields: RequestFields, value: bytes, _: Peer) -> bool | Fault:
+    fields.max_forwards = value if fields.max_forwards is None else b""
     return True
 
 
@@ -458,6 +468,7 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"authorization": _authorization,
     b"sec-websocket-key": _websocket_key,
     b"via": _via,
+    b"max-forwards": _max_forwards,
     b"x-request-id": _request_id,
     b"user-agent": _user_agent,
     b"referer": _referer,

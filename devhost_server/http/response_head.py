@@ -21,6 +21,8 @@ from devhost_server.http.fields import (
 )
 
 _REMEMBERED_LENGTH: Final = 128
+_PATIENCE_DIGITS: Final = 9
+_MARGIN_SECONDS: Final = 1
 
 _BAD_LINE: Final = UPSTREAM_PROTOCOL("The answer does not begin with an HTTP/1.1 status line.")
 _BAD_FIELD: Final = UPSTREAM_PROTOCOL("A header of the answer is not a name, directly a colon, and a clean value.")
@@ -43,6 +45,8 @@ class ResponseHead:
         "dated",
         "event_stream",
         "forward",
+        "idle_seconds",
+        "last",
         "length",
         "line",
         "nominated",
@@ -63,8 +67,10 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.close = False
+        self.last = False  # it says that the connection takes no more requests
         self.challenge = False  # to a scheme that authenticates the connection
         self.reasons = 0  # what it means for using the connection again (see `reuse`)
+        self.idle_seconds: float | None = None  # how long it says that it keeps an idle connection, less a margin
         self.dated = False
         self.event_stream = False  # text/event-stream: it may never end, and be silent for long
         self.nominated: tuple[bytes, ...] = ()
@@ -126,6 +132,21 @@ def _date(head: ResponseHead, _value: bytes) -> bool | Fault:
     return True
 
 
+def _keep_alive(head: ResponseHead, value: bytes) -> bool | Fault:
+    """Believe what a server says of its patience (RFC 9112 §C.2.2); what cannot be read says nothing."""
+    for part in tokens(value):
+        name, _, number = part.partition(b"=")
+        seconds = number.strip(b' \t"')
+        if not seconds.isdigit() or len(seconds) > _PATIENCE_DIGITS:
+            continue
+        if name.rstrip() == b"timeout":
+            # A second for the way there; a server that gives just one is left half of it.
+            head.idle_seconds = max(int(seconds) - _MARGIN_SECONDS, int(seconds) / 2)
+        elif name.rstrip() == b"max" and not int(seconds):
+            head.last = True
+    return False
+
+
 def _content_type(head: ResponseHead, value: bytes) -> bool | Fault:
     head.event_stream = value.partition(b";")[0].rstrip().lower() == b"text/event-stream"
     return True
@@ -150,6 +171,7 @@ _TAKES: Final[dict[bytes, _Take | None]] = {
     b"www-authenticate": _challenge,
     b"proxy-authenticate": _proxy_challenge,
     b"content-type": _content_type,
+    b"keep-alive": _keep_alive,
     b"x-request-id": _drop,  # the gateway's own follows; an upstream that echoes it would double it
     b"trailer": None,
     b"via": None,
@@ -207,7 +229,7 @@ def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
     if head.chunked and head.status in (204, 304):
         head.chunked = False  # no content, whatever is said about its framing (RFC 9112 §6.1)
     head.forward = CRLF + CRLF.join(kept) if kept else b""
-    head.reasons = reuse.of_answer(close=head.close, challenge=head.challenge)
+    head.reasons = reuse.of_answer(close=head.close or head.last or head.idle_seconds == 0, challenge=head.challenge)
     return head
 
 

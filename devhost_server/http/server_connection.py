@@ -64,6 +64,7 @@ class ServerConnection(asyncio.Protocol):
         "_decoder",
         "_descriptor",
         "_framing",
+        "_idle_seconds",
         "_interim",
         "_left",
         "_look",
@@ -109,6 +110,7 @@ class ServerConnection(asyncio.Protocol):
         self._decoder: chunked.ChunkedDecoder | None = None
         self._interim = 0
         self._paused = False
+        self._idle_seconds = target.pool.idle_expiry  # how long it may be idle, which an answer can shorten
         self._silence = 0.0  # how long an unfinished body may say nothing
         self._write_paused = False
 
@@ -267,7 +269,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
-        self.deadline = self._wheel.now + self.target.pool.idle_expiry
+        self.deadline = self._wheel.now + self._idle_seconds
         if self.deadline < self.visit:
             self._wheel.watch(self)
         if self._framing != _NO_BODY:
@@ -424,8 +426,8 @@ class ServerConnection(asyncio.Protocol):
             return
         exchange.response = head
         exchange.upstream_seconds = time.monotonic() - exchange.sent_at
-        if head.reasons:
-            self._note(head.reasons, exchange)
+        if head.reasons or head.idle_seconds is not None:
+            self._heed(head, exchange)
         if not exchange.request_complete or (exchange.bytes_in and self._unsent()):
             self.reasons |= Reason.EARLY  # the target may never read the rest
         self._state = _BODY
@@ -456,6 +458,13 @@ class ServerConnection(asyncio.Protocol):
         if self._state == _BODY:
             self._await_more(head)
         exchange.post(Event.RESPONSE)
+
+    def _heed(self, head: ResponseHead, exchange: Exchange) -> None:
+        """Note what a head means for using the connection again, and how soon that has to be."""
+        if head.reasons:
+            self._note(head.reasons, exchange)
+        if head.idle_seconds is not None:
+            self._idle_seconds = min(head.idle_seconds, self.target.pool.idle_expiry)
 
     def _await_more(self, head: ResponseHead) -> None:
         self._silence = self.timeouts.tunnel_idle if head.event_stream else self.timeouts.read_idle

@@ -123,3 +123,40 @@ def test_close_is_looked_at_before_keep_alive(gateway: WireUnderTest, upstream: 
     client.send(f"GET / HTTP/1.0\r\nHost: wire.test\r\nConnection: {options}\r\n\r\n".encode())
     assert "close" in client.read_response().headers.tokens("connection")
     client.expect_end()
+
+
+@pytest.mark.parametrize("target", ["/", "*"])
+def test_an_options_that_nobody_is_to_pass_on_is_answered_here(
+    gateway: WireUnderTest, upstream: ScriptedUpstream, target: str
+) -> None:
+    client = gateway.connect()
+    for _ in range(2):
+        client.send(gateway.request("OPTIONS", target, {"Max-Forwards": "0"}))
+        answer = client.read_response("OPTIONS")
+        assert (answer.status, answer.body) == (200, b"")
+        assert "GET" in answer.headers["Allow"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(("given", "passed"), [("1", "0"), ("10", "9"), ("007", "6")])
+@pytest.mark.parametrize("name", ["Max-Forwards", "max-forwards"])
+def test_others_are_passed_on_with_one_less(
+    gateway: WireUnderTest, upstream: ScriptedUpstream, given: str, passed: str, name: str
+) -> None:
+    client = gateway.connect()
+    for _ in range(2):  # the second time, what was found out the first time is remembered
+        client.send(gateway.request("OPTIONS", "/", {name: given, "X-Other": "Max-Forwards: 5"}))
+        assert client.read_response("OPTIONS").status == 200
+    assert [received.headers.all("max-forwards") for received in upstream.requests] == [[passed]] * 2
+    assert {received.headers["x-other"] for received in upstream.requests} == {"Max-Forwards: 5"}
+
+
+@pytest.mark.parametrize("given", ["", "-1", "1, 2", "x", "9" * 20])
+def test_what_cannot_be_counted_is_refused(gateway: WireUnderTest, upstream: ScriptedUpstream, given: str) -> None:
+    gateway.expect_own(gateway.ask("OPTIONS", "/", {"Max-Forwards": given}), 400, "BR")
+    assert upstream.requests == []
+
+
+def test_it_means_nothing_with_other_methods(gateway: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    assert gateway.ask("GET", "/", {"Max-Forwards": "0"}).status == 200
+    assert upstream.only.headers["max-forwards"] == "0"

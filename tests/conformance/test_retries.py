@@ -329,3 +329,23 @@ def test_a_replica_that_dies_with_its_connections_in_the_pool_fails_nobody(
         connection.wake()
     upstream.refuse()
     assert answers_of(pair, "wire.test", 50) == {200: 50}
+
+
+def test_an_idle_connection_is_given_up_before_its_target_does(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    upstream.serve(response(200, {"Keep-Alive": "timeout=2, max=50"}, b"ok"))
+    if not wire.gateway:
+        pytest.skip("a promise of ours")
+    assert wire.ask().status == 200
+    (connection,) = upstream.connections
+    start = time.monotonic()
+    wait_until(lambda: connection.left or connection.sock.fileno() < 0, 5, "the gateway closing it")
+    assert 0.5 < seconds_since(start) < 2
+
+
+def test_a_target_that_takes_no_more_requests_gets_none(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
+    upstream.serve(response(200, {"Keep-Alive": "timeout=5, max=0"}, b"ok"))
+    if not wire.gateway:
+        pytest.skip("a promise of ours")
+    for _ in range(3):
+        assert wire.ask().status == 200
+    assert [received.connection for received in upstream.requests] == [1, 2, 3]

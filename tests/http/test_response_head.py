@@ -207,3 +207,26 @@ def test_what_a_head_means_for_its_connection(line: bytes, reasons: int) -> None
     head = parse_response(b"HTTP/1.1 401 No", b"\r\n" + line)
     assert isinstance(head, ResponseHead)
     assert head.reasons == reasons
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds", "last"),
+    [
+        (b"timeout=5", 4, False),
+        (b"timeout=5, max=100", 4, False),
+        (b'Timeout="75"', 74, False),
+        (b"max=0", None, True),
+        (b"timeout=1", 0.5, False),
+        (b"timeout=0", 0, False),
+        (b"timeout=-1", None, False),
+        (b"timeout=" + b"9" * 40, None, False),
+        (b"timeout", None, False),
+        (b"", None, False),
+    ],
+)
+def test_what_a_server_says_of_its_patience(value: bytes, seconds: float | None, last: bool) -> None:
+    head = parse_response(b"HTTP/1.1 200 OK", b"\r\nKeep-Alive: " + value + b"\r\nContent-Length: 0")
+    assert isinstance(head, ResponseHead)
+    assert (head.idle_seconds, head.last) == (seconds, last)
+    assert bool(head.reasons) is (last or seconds == 0)
+    assert b"eep-" not in head.forward
