@@ -50,6 +50,7 @@ class Exchange:
         "attempts",
         "body",
         "body_size",
+        "buffered",
         "bytes_in",
         "bytes_out",
         "client",
@@ -108,6 +109,7 @@ class Exchange:
         # The request body on its way: what is kept for sending (again), and what has been seen of it.
         self.body: list[bytes] | None = None
         self.body_size = 0
+        self.buffered = 0  # up to so many bytes are kept to be sent with a length instead of chunks
         self.request_complete = True
         self.request_trailers = b""
         self.wanted = 0  # how many bytes of it, or all, are to be told as `Event.ENOUGH`
@@ -207,7 +209,7 @@ class Exchange:
             if self.wanted and self.body_size >= self.wanted:
                 self.wanted = 0
                 self.post(Event.ENOUGH)
-            return self.connection is not None or self.body_size < REPLAY_LIMIT
+            return self.connection is not None or self.body_size < max(REPLAY_LIMIT, self.buffered + 1)
         connection.send_body(piece)
         return True
 
@@ -235,6 +237,11 @@ class Exchange:
         Most do not: a server that leaves them unread takes them for its next request.
         """
         return self.request_trailers if self.route is not None and self.route.trailers else b""
+
+    @property
+    def sized(self) -> bool:
+        """Whether the body, which came in chunks, is sent with a length: it is whole, and nothing follows it."""
+        return self.request_complete and self.body_size <= self.buffered > 0 and not self.trailers_to_send
 
     def attach(
         self,

@@ -117,7 +117,7 @@ class Gateway:
             self._respond(x, route, lacks_slash=lacks_slash)
             return
 
-        gone = None if x.request_complete else await self._gather(x)
+        gone = None if x.body is None else await self._gather(x, route)
         connection = gone or await self._send(x, route)
         if isinstance(connection, Fault):
             self.refuse(x, connection)
@@ -181,8 +181,8 @@ class Gateway:
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
                 head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
-                if x.hops_left >= 0:
-                    head = forward.with_hops_left(head, x.hops_left)
+                if x.hops_left >= 0 or x.buffered:
+                    head = _fitted(x, head)
                 x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
@@ -202,12 +202,14 @@ class Gateway:
                 return fault
         return internal_fault()
 
-    async def _gather(self, x: Exchange) -> Fault | None:
+    async def _gather(self, x: Exchange, route: Route) -> Fault | None:
         """Wait until enough of the body is there to be worth a connection: all, or 16 KiB, or what comes in a second.
 
         A client that waits for a 100 waits for the target's: its request goes on at once.
         """
-        if x.body_size >= _ENOUGH or x.fields is None or x.fields.expect_continue:
+        if route.upstream is not None and route.upstream.buffer_body and x.fields is not None and x.fields.chunked:
+            return await self._buffer(x, route.upstream.buffer_body)
+        if x.request_complete or x.body_size >= _ENOUGH or x.fields is None or x.fields.expect_continue:
             return None
         x.wanted = _ENOUGH
         left = x.started + _GATHER_SECONDS - time.monotonic()
@@ -216,6 +218,21 @@ class Gateway:
         timer.cancel()
         x.wanted = 0
         return event if isinstance(event, Fault) else None
+
+    async def _buffer(self, x: Exchange, most: int) -> Fault | None:
+        """Wait until a body that has no length is whole, or larger than `most`; its time-outs bound that."""
+        x.buffered = most
+        if x.fields is not None and x.fields.expect_continue and not x.continued and not x.request_complete:
+            x.continued = True  # nobody else can say so before the body is there
+            x.client.send_continue()
+        while not x.request_complete and x.body_size <= most:
+            x.wanted = most + 1
+            x.client.resume_body()
+            event = await x.event()
+            x.wanted = 0
+            if isinstance(event, Fault):
+                return event
+        return None
 
     async def _find_place(self, x: Exchange, target: Target) -> Fault | None:
         """Take one of a target's places for unfinished uploads, or wait for one, or for the rest of the body.
@@ -391,10 +408,10 @@ class Gateway:
         keepalive.keep_alive(client.transport)
         keepalive.keep_alive(connection.transport)
         target.surrender(connection)
+        self.accounts.count_tunnels(route, 1)
         try:
             self._leave_client(x)  # from now on it is a connection
             self.clients.tunnels.add(tunnel)
-            self.accounts.count_tunnels(route, 1)
             tunnel.open(early_up, early_down)
             await x.event()
         except BaseException:
@@ -584,6 +601,13 @@ def _at_once(x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | 
     private = x.client.private
     held = None if private is None else private.take(target)
     return held if held is not None or fresh or not x.request_complete else target.take()
+
+
+def _fitted(x: Exchange, head: bytes) -> bytes:
+    """Return the head of a request with what only this one says: how far it may go, how long its body is."""
+    if x.hops_left >= 0:
+        head = forward.with_hops_left(head, x.hops_left)
+    return forward.with_body(head, x.body_size if x.sized else None) if x.buffered else head
 
 
 def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:

@@ -101,7 +101,7 @@ class House:
             "in flight by route": sum(map(abs, in_flight)),
             "tunnels": sum(map(abs, tunnels)) + len(self.gateway.clients.tunnels),
             "connections that carry": target.active + row[target.cell + TargetCell.ACTIVE],
-            "connections too many": target._open - len(self.servers),
+            "connections too many": len(target._connections) - len(self.servers),
             "waiters": sum(waiter.exchange is not None for waiter in target._waiters),
             "exchanges of clients": [c for c in self.clients if c.exchange is not None and c not in self.lost],
             "exchanges of servers": [server for server in self.servers if server.exchange is not None],

@@ -608,6 +608,10 @@ class ClientConnection(asyncio.Protocol):
         """Send a response that has no body to follow."""
         self.transport.write(head)
 
+    def send_continue(self) -> None:
+        """Tell a client that waits with its body to send it (RFC 9110 §10.1.1)."""
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def send_body(self, exchange: Exchange, pieces: list[bytes]) -> None:
         """Send content of the response."""
         transport = self.transport

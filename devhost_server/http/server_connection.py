@@ -207,7 +207,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._state == _HEAD:
             self._arm(self.timeouts.response)
-        if not exchange.fields.chunked:
+        if not exchange.fields.chunked or exchange.sized:
             self.transport.write(piece)
         elif len(piece) <= _COPY_LIMIT:
             self.transport.write(chunked.encode(piece))
@@ -219,7 +219,7 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or exchange.fields is None or self.transport.is_closing():
             return
-        if exchange.fields.chunked:
+        if exchange.fields.chunked and not exchange.sized:
             end = chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END
             self.transport.write(end)
 

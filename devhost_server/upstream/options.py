@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, meant, socket_path
-from devhost_server.units import Duration, PositiveDuration, Written, quote
+from devhost_server.units import Duration, PositiveDuration, Size, Written, quote
 
 URL_ALLOWED: Final = "http://host:port, https://host:port or unix:/path, a base path after host:port if need be"
 LATER_BALANCES: Final = frozenset({"least_requests", "random_two", "hash", "first"})
@@ -213,6 +213,11 @@ class UpstreamDefaults(Options):
     timeouts: UpstreamTimeouts = Field(default=UpstreamTimeouts(), description="How long a target may take.")
     pool: PoolOptions = Field(default=PoolOptions(), description="Connections to one target, held by one worker.")
     retries: RetryOptions = Field(default=RetryOptions(), description="When a failed try is repeated.")
+    buffer_body: Annotated[Size, Field(ge=1)] | None = Field(
+        default=None,
+        description="Keep request bodies that come in chunks until they are whole, and send them with a length, which "
+        "is all that WSGI servers know; larger ones go on in chunks. null: all do, as they come.",
+    )
     pass_host: Flag = Field(
         default=True, description="Send the client's `Host`; false sends the target's own (for virtual hosts)."
     )

@@ -30,6 +30,7 @@ class Upstream:
         self.cell = cell  # of its block on the scoreboard
         self.head_cell = cell + UpstreamCell.HEAD_DURATION
         self.pass_host = options.pass_host
+        self.buffer_body = options.buffer_body or 0
         self.attempts = options.retries.attempts
         self.budget = RetryBudget(options.retries.budget_percent)
         self._wheel = wheel
