@@ -239,7 +239,9 @@ class ServerConnection(asyncio.Protocol):
     @property
     def doing(self) -> str:
         """What the connection is in use for, for people."""
-        if self.exchange is not None and not self.exchange.request_complete:
+        if self.exchange is None:
+            return "idle"
+        if not self.exchange.request_complete:
             return "upload"
         return "wait" if self._state == _HEAD else "answer"
 

@@ -102,6 +102,7 @@ class Target:
         self._resting = Resting()
         self._owned = Owned()
         self._connections: set[ServerConnection] = set()  # those that take up room, in use and idle
+        self._apart: set[ServerConnection] = set()  # those that carry event streams, which do not
         self._waiters: deque[Waiter] = deque()
         # Those of them who wait for one that is in use. They all wait equally long: the first is the first to give up,
         # and one timer does for all.
@@ -199,12 +200,14 @@ class Target:
         connection.apart = True
         self.active -= 1
         self._connections.discard(connection)
+        self._apart.add(connection)
         keep_alive(connection.transport)
         self._connect_for_waiters()
 
     def _take_back(self, connection: ServerConnection) -> bool:
         """Count a connection again whose event stream has ended, if there is room; else close it."""
         connection.apart = False
+        self._apart.discard(connection)
         if self._taken >= self.pool.max_connections or connection.transport.is_closing():
             connection.exchange = None
             connection.destroy()
@@ -216,6 +219,7 @@ class Target:
     def gone(self, connection: ServerConnection) -> None:
         """Note that a connection has been closed, by whichever side."""
         self._connections.discard(connection)
+        self._apart.discard(connection)
         self._idle.pop(connection, None)
         self._resting.forget(connection)
         self._owned.forget(connection)
@@ -333,7 +337,8 @@ class Target:
         doing = Counter(connection.doing for connection in islice(self._connections, _LOOKED_AT))
         return (
             f"{doing['wait']} wait for an answer, {doing['upload']} carry an upload, {doing['answer']} an answer, "
-            f"{self._dialling} are being made; {len(self._waiters)} more requests wait for one."
+            f"{doing['idle']} belong to clients that have authenticated, {self._dialling} are being made; "
+            f"{len(self._apart)} event streams run beside them, and {len(self._waiters)} more requests are waiting."
         )
 
     def _wait_until(self, until: float) -> None:

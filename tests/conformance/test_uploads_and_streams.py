@@ -176,21 +176,26 @@ def test_a_full_pool_says_of_what(small: WireUnderTest, upstream: ScriptedUpstre
     go = threading.Event()
 
     def slow(connection: UpstreamConnection, received: Received) -> None:
+        if received.target == "/events":
+            connection.send(_EVENTS)
         if received.target == "/body":
             connection.send(b"HTTP/1.1 200 Fine\r\nContent-Length: 5\r\n\r\n")
         if received.target != "/upload":
             connection.pause(go)
 
     upstream.serve(slow)
+    streams = [small.send(target="/events") for _ in range(2)]
+    assert [stream.start_response().status for stream in streams] == [200, 200]
     body = small.send(target="/body")
     assert body.start_response().status == 200
     upload = small.send("POST", "/upload", {"Content-Length": "100000"})
     upload.send(b"x" * 20_000)
     waiting = [small.send() for _ in range(2)]
-    upstream.wait_requests(4)
+    upstream.wait_requests(6)
     answer = small.ask()
     small.expect_own(answer, 503, "UO")
     assert b"2 wait for an answer, 1 carry an upload, 1 an answer" in answer.body
+    assert b"2 event streams run beside them, and 1 more requests are waiting." in answer.body
     go.set()
     assert waiting
 
