@@ -123,7 +123,8 @@ def _route(view: View, name: str, route: Mapping[str, Any]) -> Json:
             for at, target in (_targets(view, upstream) if upstream else ())
         ],
         "timeouts": route.get("timeouts") or shared,
-        **{key: route[key] for key in ("owner", "respond", "strip_prefix")},
+        **{key: route[key] for key in ("owner", "respond", "strip_prefix", "slash")},
+        **{key: route[key] for key in ("upgrades", "trailers", "details")},
     }
 
 

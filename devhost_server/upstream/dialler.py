@@ -88,7 +88,9 @@ class Dialler:
         """Return what an error of `dial` means; it came after `seconds`, of `patience` at most."""
         where, after = self.shown, f"after {seconds * 1000:.0f} ms"
         if isinstance(error, TimeoutError):
-            return CONNECT_TIMEOUT(f"{where} did not accept a connection within {patience:g} s.")
+            missing = "accept a connection" if self._tls is None else "accept a connection and answer in TLS"
+            hint = "" if self._tls is None else "; if it speaks no TLS, write http://"
+            return CONNECT_TIMEOUT(f"{where} did not {missing} within {patience:g} s{hint}.")
         if isinstance(error, socket.gaierror):
             return DNS_FAILED(f"The name {self._name} does not resolve: {error.strerror}.")
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):

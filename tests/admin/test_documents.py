@@ -112,6 +112,10 @@ def test_routes_with_their_targets(shared: Shared) -> None:
         "owner": "team-api",
         "respond": None,
         "strip_prefix": False,
+        "slash": None,
+        "upgrades": ["websocket"],
+        "trailers": False,
+        "details": True,
         "timeouts": {"connect": 3.0, "response": 30.0, "read_idle": 60.0, "tunnel_idle": 3600.0},
     }
     assert by_name["web"]["targets"] == [{"url": "unix:/run/web.sock", "weight": 1, "up": None}]

@@ -191,3 +191,17 @@ def test_no_server_at_all() -> None:
         fault = dialled(dialler_to(f"https://127.0.0.1:{port}"))
     assert fault is not None
     assert fault.failure.error == "connection_refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://127.0.0.1:1", "127.0.0.1:1 did not accept a connection within 2 s."),
+        (
+            "https://127.0.0.1:1",
+            "127.0.0.1:1 did not accept a connection and answer in TLS within 2 s; if it speaks no TLS, write http://.",
+        ),
+    ],
+)
+def test_what_did_not_come_in_time(url: str, sentence: str) -> None:
+    assert dialler_to(url).explain(TimeoutError(), 2.0, 2.0).detail == sentence
