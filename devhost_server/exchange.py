@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from devhost_server.failures import INTERNAL, Fault
 
 if TYPE_CHECKING:
+    from devhost_server.http.body_buffer import BodyBuffer
     from devhost_server.http.client_connection import ClientConnection
     from devhost_server.http.request_head import RequestFields
     from devhost_server.http.response_head import ResponseHead
@@ -50,7 +51,7 @@ class Exchange:
         "attempts",
         "body",
         "body_size",
-        "buffered",
+        "buffer",
         "bytes_in",
         "bytes_out",
         "client",
@@ -109,7 +110,7 @@ class Exchange:
         # The request body on its way: what is kept for sending (again), and what has been seen of it.
         self.body: list[bytes] | None = None
         self.body_size = 0
-        self.buffered = 0  # up to so many bytes are kept to be sent with a length instead of chunks
+        self.buffer: BodyBuffer | None = None  # where chunks may become a length
         self.request_complete = True
         self.request_trailers = b""
         self.wanted = 0  # how many bytes of it, or all, are to be told as `Event.ENOUGH`
@@ -206,12 +207,24 @@ class Exchange:
             else:
                 self.body = None  # too much to be sent twice
         if connection is None:
+            if self.buffer is not None:
+                return self._fill(self.buffer, piece)
             if self.wanted and self.body_size >= self.wanted:
                 self.wanted = 0
                 self.post(Event.ENOUGH)
-            return self.connection is not None or self.body_size < max(REPLAY_LIMIT, self.buffered + 1)
+            return self.connection is not None or self.body_size < REPLAY_LIMIT
         connection.send_body(piece)
         return True
+
+    def _fill(self, buffer: "BodyBuffer", piece: bytes) -> bool:
+        """Count a piece that is kept, and tell if it was one too many; what `upload` returns."""
+        has_room = buffer.count(len(piece))
+        if self.body:
+            buffer.tidy(self.body)
+        if self.wanted and (self.body_size >= self.wanted or not (has_room or self.body_size > buffer.most)):
+            self.wanted = 0
+            self.post(Event.ENOUGH)
+        return self.connection is not None or (has_room and self.body_size < max(buffer.most + 1, REPLAY_LIMIT))
 
     def upload_complete(self, trailers: bytes) -> None:
         """Note that the request body has ended, with a block of trailers."""
@@ -231,17 +244,25 @@ class Exchange:
             place.leave()
 
     @property
+    def sends_chunks(self) -> bool:
+        """Whether its body goes to the target in the chunked coding: as it came, unless it was buffered."""
+        fields = self.fields
+        return fields is not None and fields.chunked and (self.buffer is None or self.buffer.length is None)
+
+    def body_taken(self) -> None:
+        """Note that what was kept of the body has been taken by the target, or is not needed any more."""
+        if self.buffer is not None:
+            self.buffer.release()
+            if self.response is not None:
+                self.body = None
+
+    @property
     def trailers_to_send(self) -> bytes:
         """The trailers of the request, if its route passes them on.
 
         Most do not: a server that leaves them unread takes them for its next request.
         """
         return self.request_trailers if self.route is not None and self.route.trailers else b""
-
-    @property
-    def sized(self) -> bool:
-        """Whether the body, which came in chunks, is sent with a length: it is whole, and nothing follows it."""
-        return self.request_complete and self.body_size <= self.buffered > 0 and not self.trailers_to_send
 
     def attach(
         self,
@@ -260,12 +281,19 @@ class Exchange:
             return  # there is none
         for piece in self.body:
             connection.send_body(piece)
-        if self.body_size > REPLAY_LIMIT:
+        if self.body_size > REPLAY_LIMIT and not self._keeps_whole:
             self.body = None
+        if self.buffer is not None and not (connection.congested or self._keeps_whole):
+            self.body_taken()
         if self.request_complete:
             connection.end_body(self.trailers_to_send)
         elif not connection.congested:
             self.client.resume_body()
+
+    @property
+    def _keeps_whole(self) -> bool:
+        """Whether a body that was buffered is kept for another try, whatever its size."""
+        return self.method in IDEMPOTENT and self.buffer is not None and self.buffer.length is not None
 
     @property
     def replayable(self) -> bool:

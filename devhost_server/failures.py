@@ -108,6 +108,9 @@ GATEWAY_FULL: Final = Failure(
 CLIENT_FULL: Final = Failure(
     "UO", 503, "connection_limit_reached", _C, "This client has too much open at once", retry_after=1
 )
+BODIES_FULL: Final = Failure(
+    "UO", 503, "http_request_denied", _G, "The gateway keeps as many request bodies as it may", retry_after=1
+)
 OUT_OF_PORTS: Final = Failure(
     "UO", 503, "connection_limit_reached", _G, "The gateway has nothing left to connect with", retry_after=1
 )

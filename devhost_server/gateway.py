@@ -24,6 +24,7 @@ from devhost_server.exchange import REPLAY_LIMIT, Event, Exchange, internal_faul
 from devhost_server.failures import (
     BAD_HOST,
     BAD_REQUEST,
+    BODIES_FULL,
     CLIENT_FULL,
     CLIENT_GONE,
     CLIENT_STALLED,
@@ -38,6 +39,7 @@ from devhost_server.failures import (
 )
 from devhost_server.hangups import Hangups
 from devhost_server.http import forward, keepalive, replies, reuse
+from devhost_server.http.body_buffer import BodyBuffer, BodyMemory
 from devhost_server.http.fields import tokens
 from devhost_server.http.request_head import hop_lines, offered, protocols
 from devhost_server.http.reuse import Reason
@@ -51,6 +53,7 @@ from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter
 
 if TYPE_CHECKING:
+    from devhost_server.http.request_head import RequestFields
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.upstream.upstream import Upstream
 
@@ -82,6 +85,7 @@ class Gateway:
         self.hangups = Hangups()
         self.admission = Admission(soon)
         self.pool = UpstreamPool(self._upstream)
+        self.bodies = BodyMemory()
         self._ids: list[bytes] = []
         self.serve(snapshot)
 
@@ -117,7 +121,8 @@ class Gateway:
             self._respond(x, route, lacks_slash=lacks_slash)
             return
 
-        gone = None if x.body is None else await self._gather(x, route)
+        is_ready = x.request_complete and not route.buffer_body
+        gone = None if is_ready else await self._gather(x, route)
         connection = gone or await self._send(x, route)
         if isinstance(connection, Fault):
             self.refuse(x, connection)
@@ -181,8 +186,8 @@ class Gateway:
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
                 head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
-                if x.hops_left >= 0 or x.buffered:
-                    head = _fitted(x, head)
+                if x.hops_left >= 0:
+                    head = forward.with_hops_left(head, x.hops_left)
                 x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
@@ -205,11 +210,14 @@ class Gateway:
     async def _gather(self, x: Exchange, route: Route) -> Fault | None:
         """Wait until enough of the body is there to be worth a connection: all, or 16 KiB, or what comes in a second.
 
-        A client that waits for a 100 waits for the target's: its request goes on at once.
+        A client that waits for a 100 waits for the target's: its request goes on at once. A chunked body that is to be
+        sent with a length is waited for as long as it may still get one.
         """
-        if route.upstream is not None and route.upstream.buffer_body and x.fields is not None and x.fields.chunked:
-            return await self._buffer(x, route.upstream.buffer_body)
-        if x.request_complete or x.body_size >= _ENOUGH or x.fields is None or x.fields.expect_continue:
+        if route.buffer_body and x.fields is not None and x.fields.chunked:
+            fault = await self._buffer(x, route.buffer_body)
+            if fault is not None:
+                return fault
+        if x.request_complete or x.body_size >= _ENOUGH or _awaits_continue(x):
             return None
         x.wanted = _ENOUGH
         left = x.started + _GATHER_SECONDS - time.monotonic()
@@ -220,18 +228,26 @@ class Gateway:
         return event if isinstance(event, Fault) else None
 
     async def _buffer(self, x: Exchange, most: int) -> Fault | None:
-        """Wait until a body that has no length is whole, or larger than `most`; its time-outs bound that."""
-        x.buffered = most
-        if x.fields is not None and x.fields.expect_continue and not x.continued and not x.request_complete:
-            x.continued = True  # nobody else can say so before the body is there
-            x.client.send_continue()
-        while not x.request_complete and x.body_size <= most:
-            x.wanted = most + 1
-            x.client.resume_body()
-            event = await x.event()
-            x.wanted = 0
-            if isinstance(event, Fault):
-                return event
+        """Wait until a chunked body is complete, or is larger than `most` bytes: only then it goes in chunks.
+
+        It does too where its route passes trailers on and it has some: behind a length there can be none.
+        """
+        x.buffer = buffer = BodyBuffer(most, self.bodies)
+        if not x.request_complete and x.body_size <= most:
+            if buffer.count(x.body_size):
+                x.wanted = most + 1
+                x.client.invite_body(x)
+                event = await x.event()
+                x.wanted = 0
+                if isinstance(event, Fault):
+                    return event
+            if not x.request_complete and x.body_size <= most:
+                return BODIES_FULL(
+                    f"This worker keeps {self.bodies.held >> 20} MiB of request bodies that are to be sent with a "
+                    "length, and no more at once."
+                )
+        if x.request_complete and x.body_size <= most and not x.trailers_to_send:
+            buffer.length = x.body_size
         return None
 
     async def _find_place(self, x: Exchange, target: Target) -> Fault | None:
@@ -246,7 +262,7 @@ class Gateway:
             timer = loop.call_later(max(target.pool.wait, _GATHER_SECONDS), x.post, Event.WAITED)
             event = await x.event()
             timer.cancel()
-            if event is Event.WAITED and x.body_size < REPLAY_LIMIT and not (x.fields and x.fields.expect_continue):
+            if event is Event.WAITED and x.body_size < REPLAY_LIMIT and not _awaits_continue(x):
                 continue
             x.wanted = 0
             target.uploads.forget(x)
@@ -317,8 +333,8 @@ class Gateway:
         if fields is None:
             raise ValueError(x)
         hop = fields.hop
-        if reasons or x.old or fields.trailer is not None:
-            hop = hop_lines(fields, old=x.old, reasons=reasons, upgrades=route.upgrades, trailers=route.trailers)
+        if reasons or x.old or fields.trailer is not None or x.buffer is not None:
+            hop = _hop_lines(x, fields, route, reasons)
         prefix = route.prefix_line
         if fields.forwarded_prefix is not None:
             prefix = forward.prefix_line(fields.forwarded_prefix, route.public_prefix)
@@ -363,6 +379,8 @@ class Gateway:
             framing += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
 
         x.response_started = True
+        if x.buffer is not None:
+            x.body_taken()
         if response.event_stream:
             keepalive.keep_alive(client.transport)
         trailers = connection.trailers if x.finished_early and response.chunked else b""
@@ -554,6 +572,8 @@ class Gateway:
         """Count and log an exchange that is over; once, however often it ends."""
         if x.place is not None:
             x.leave_place()
+        if x.buffer is not None:
+            x.body_taken()
         self._leave_client(x)
         if self.accounts.end(x) and self.clients.draining:
             self.clients.count_end(x)
@@ -603,11 +623,22 @@ def _at_once(x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | 
     return held if held is not None or fresh or not x.request_complete else target.take()
 
 
-def _fitted(x: Exchange, head: bytes) -> bytes:
-    """Return the head of a request with what only this one says: how far it may go, how long its body is."""
-    if x.hops_left >= 0:
-        head = forward.with_hops_left(head, x.hops_left)
-    return forward.with_body(head, x.body_size if x.sized else None) if x.buffered else head
+def _awaits_continue(x: Exchange) -> bool:
+    """Return whether the client may be waiting for a 100 before it sends its body."""
+    return x.fields is not None and x.fields.expect_continue and not x.continued
+
+
+def _hop_lines(x: Exchange, fields: "RequestFields", route: Route, reasons: int) -> bytes:
+    """Return the lines of our own hop where something about the request matters to them."""
+    return hop_lines(
+        fields,
+        old=x.old,
+        reasons=reasons,
+        upgrades=route.upgrades,
+        trailers=route.trailers,
+        continued=x.buffer is not None and x.continued,
+        length=None if x.buffer is None else x.buffer.length,
+    )
 
 
 def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:

@@ -65,6 +65,7 @@ class Route:
     """A route as a worker serves it."""
 
     __slots__ = (
+        "buffer_body",
         "cell",
         "code_cells",
         "details",
@@ -105,6 +106,7 @@ class Route:
         self.code_cells: dict[int, int] = {}
         self.owner = owner
         self.upstream = upstream
+        self.buffer_body = 0 if upstream is None else upstream.buffer_body  # bytes; 0 sends chunks as they come
         self.respond = respond
         self.path = path  # in its normal form, without a slash at the end
         self.prefix = path if strip_prefix else b""  # what is cut off the path

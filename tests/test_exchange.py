@@ -29,7 +29,9 @@ SWITCHING = (
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+CHUNKED = b" / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
 FIXED: dict[str, Any] = ROUTES | {
+    "upstreams": {"app": ROUTES["upstreams"]["app"] | {"buffer_body": 100}},
     "routes": ROUTES["routes"]
     | {"fixed": {"name": "fixed", "hosts": ["fixed.localhost"], "respond": {"status": 200, "body": "hello"}}},
 }
@@ -100,6 +102,7 @@ class House:
             "exchanges in flight": accounts.in_flight,
             "in flight by route": sum(map(abs, in_flight)),
             "tunnels": sum(map(abs, tunnels)) + len(self.gateway.clients.tunnels),
+            "bytes of bodies": self.gateway.bodies.held,
             "connections that carry": target.active + row[target.cell + TargetCell.ACTIVE],
             "connections too many": len(target._connections) - len(self.servers),
             "waiters": sum(waiter.exchange is not None for waiter in target._waiters),
@@ -190,6 +193,39 @@ def scenario_retried(house: House) -> None:
             server.transport.abort()
     house.turn()
     house.answer(ANSWER)
+
+
+def scenario_buffered(house: House) -> None:
+    client = house.ask(b"POST" + CHUNKED)
+    for piece in (b"5\r\nhello\r\n", b"0\r\n\r\n"):
+        house.inside(lambda piece=piece: client.data_received(piece))  # type: ignore[misc]
+    house.turn()
+    house.answer(ANSWER)
+
+
+def scenario_buffered_and_retried(house: House) -> None:
+    client = house.ask(b"PUT" + CHUNKED)
+    house.inside(lambda: client.data_received(b"5\r\nhello\r\n0\r\n\r\n"))
+    house.turn()
+    for server in house.servers:
+        if server.exchange is not None:
+            server.transport.abort()
+    house.turn()
+    house.answer(ANSWER)
+
+
+def scenario_too_large_for_the_buffer(house: House) -> None:
+    client = house.ask(b"PUT" + CHUNKED)
+    for piece in (b"5\r\nhello\r\n", b"8000\r\n" + b"x" * 0x8000 + b"\r\n", b"0\r\n\r\n"):
+        house.inside(lambda piece=piece: client.data_received(piece))  # type: ignore[misc]
+        house.turn()
+    house.answer(ANSWER)
+
+
+def scenario_client_gone_while_buffering(house: House) -> None:
+    client = house.ask(b"POST" + CHUNKED)
+    house.inside(lambda: client.data_received(b"5\r\nhello\r\n"))
+    client.transport.abort()
 
 
 def scenario_cut(house: House) -> None:

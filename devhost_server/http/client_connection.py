@@ -63,6 +63,7 @@ _IDLE, _IN_LINE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(7)
 
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ABSENT_HOST: Final = BAD_REQUEST("There is no Host header, or it is empty.")
 _OLD_CHUNKED: Final = BAD_REQUEST("HTTP/1.0 has no transfer codings, so where this request ends is anybody's guess.")
 _GONE: Final = CLIENT_GONE("The client closed the connection before the answer was complete.")
@@ -556,6 +557,15 @@ class ClientConnection(asyncio.Protocol):
         if self._state == _BODY and not self._paused_for:
             self._pause()
 
+    def invite_body(self, exchange: Exchange) -> None:
+        """Read on; a client that waits for a 100 gets ours, once (RFC 9110 §10.1.1)."""
+        self.resume_body()
+        fields = exchange.fields
+        if fields is not None and fields.expect_continue and not exchange.continued:
+            exchange.continued = True
+            self.transport.write(_CONTINUE)
+            self._await_body()
+
     def resume_body(self) -> None:
         """Read on."""
         if self._paused_for:
@@ -607,10 +617,6 @@ class ClientConnection(asyncio.Protocol):
     def send_head(self, head: bytes) -> None:
         """Send a response that has no body to follow."""
         self.transport.write(head)
-
-    def send_continue(self) -> None:
-        """Tell a client that waits with its body to send it (RFC 9110 §10.1.1)."""
-        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def send_body(self, exchange: Exchange, pieces: list[bytes]) -> None:
         """Send content of the response."""

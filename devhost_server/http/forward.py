@@ -20,10 +20,6 @@ _HOPS_MAX: Final = 8
 _MAX_FORWARDS: Final = re.compile(rb"(\r\nmax-forwards:)[^\r]*", re.IGNORECASE)
 _HOPS_DIGITS: Final = 9
 
-# The lines of our own hop, as `hop_lines` writes them: in this order, behind all that came from the client.
-_CHUNKED: Final = b"\r\nTransfer-Encoding: chunked"
-_EXPECT: Final = b"\r\nExpect: 100-continue"
-
 # A dot segment as any server may see one: behind a backslash, or with parameters (RFC 3986 §3.3).
 _CLIMBS: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|\Z)")
 
@@ -120,16 +116,6 @@ def hops_left(value: bytes) -> int | None:
 def with_hops_left(head: bytes, left: int) -> bytes:
     """Return the head of a request whose Max-Forwards is now `left`."""
     return _MAX_FORWARDS.sub(b"\\g<1> %d" % left, head, count=1)
-
-
-def with_body(head: bytes, length: int | None) -> bytes:
-    """Return the head of a request with a chunked body that was waited for: with its length if it is whole.
-
-    That it goes on was said to the client here, and is nothing to ask the target.
-    """
-    before, framing, behind = head.rpartition(_CHUNKED)
-    framing = framing if length is None else b"\r\nContent-Length: %d" % length
-    return before + framing + behind.replace(_EXPECT, b"", 1)
 
 
 def prefix_line(theirs: bytes, ours: bytes) -> bytes:

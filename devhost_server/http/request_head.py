@@ -591,11 +591,15 @@ def hop_lines(
     reasons: int = 0,
     upgrades: frozenset[bytes] = frozenset(),
     trailers: bool = False,
+    continued: bool = False,
+    length: int | None = None,
 ) -> bytes:
     """Return the lines of our own hop to the target with the empty line behind them.
 
     `reasons` (see `reuse`) say what about the request needs care; `upgrades` are the protocols that may be offered, and
-    `trailers` says that those of the request are passed on. `old`: the client speaks HTTP/1.0.
+    `trailers` says that those of the request are passed on. `old`: the client speaks HTTP/1.0. `continued`: it has been
+    told to send its body. `length` is that of a chunked body which has been gathered: it goes in place of chunks, and
+    with it neither trailers nor an expectation.
     """
     lines, options = b"", []
     if reasons & Reason.BODY:
@@ -603,11 +607,13 @@ def hop_lines(
         # It is told so by that word alone: some (Python's http.server) know no lists there.
         options.append(b"close")
     if not old:  # RFC 9110 §10.1.1, §7.8: it neither expects nor upgrades; it has no chunks either
-        if fields.chunked:
+        if length is not None:
+            lines = b"\r\nContent-Length: %d" % length
+        elif fields.chunked:
             lines = b"\r\nTransfer-Encoding: chunked"
-        if fields.expect_continue and fields.has_body:
+        if fields.expect_continue and fields.has_body and not continued and length is None:
             lines += b"\r\nExpect: 100-continue"
-        if trailers and fields.trailer is not None:
+        if trailers and fields.trailer is not None and length is None:
             lines += b"\r\nTrailer: " + fields.trailer
         upgrade = offered(fields.upgrade, upgrades)
         if upgrade is not None:

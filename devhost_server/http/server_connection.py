@@ -169,8 +169,11 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let the client send on."""
         self._write_paused = False
-        if self.exchange is not None:
-            self.exchange.client.resume_body()
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client.resume_body()
+            if exchange.buffer is not None and exchange.body is None:
+                exchange.body_taken()
 
     # -- what an exchange asks for ------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._state == _HEAD:
             self._arm(self.timeouts.response)
-        if not exchange.fields.chunked or exchange.sized:
+        if not exchange.sends_chunks:
             self.transport.write(piece)
         elif len(piece) <= _COPY_LIMIT:
             self.transport.write(chunked.encode(piece))
@@ -219,7 +222,7 @@ class ServerConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or exchange.fields is None or self.transport.is_closing():
             return
-        if exchange.fields.chunked and not exchange.sized:
+        if exchange.sends_chunks:
             end = chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END
             self.transport.write(end)
 

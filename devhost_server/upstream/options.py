@@ -17,6 +17,8 @@ from devhost_server.options import Count, Flag, OneOrMore, Options, host_name, m
 from devhost_server.units import Duration, PositiveDuration, Size, Written, quote
 
 URL_ALLOWED: Final = "http://host:port, https://host:port or unix:/path, a base path after host:port if need be"
+# A body is kept in memory, so there is a bound; a worker keeps four of these at most (`http.body_buffer`).
+BUFFER_MAX: Final = 64 * 1024 * 1024
 LATER_BALANCES: Final = frozenset({"least_requests", "random_two", "hash", "first"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LOCALHOST: Final = re.compile(r"https?://localhost\.?(?:[:/]|\Z)", re.IGNORECASE)
@@ -213,10 +215,11 @@ class UpstreamDefaults(Options):
     timeouts: UpstreamTimeouts = Field(default=UpstreamTimeouts(), description="How long a target may take.")
     pool: PoolOptions = Field(default=PoolOptions(), description="Connections to one target, held by one worker.")
     retries: RetryOptions = Field(default=RetryOptions(), description="When a failed try is repeated.")
-    buffer_body: Annotated[Size, Field(ge=1)] | None = Field(
+    buffer_body: Annotated[Size, Field(ge=1, le=BUFFER_MAX)] | None = Field(
         default=None,
-        description="Keep request bodies that come in chunks until they are whole, and send them with a length, which "
-        "is all that WSGI servers know; larger ones go on in chunks. null: all do, as they come.",
+        description="Send a length instead of chunks for bodies up to this size, 64MiB at most: for servers that know "
+        "no chunks. Such a body is kept in memory until it is complete, and only then is a connection taken for it; "
+        "a larger one goes in chunks. null sends chunks at once.",
     )
     pass_host: Flag = Field(
         default=True, description="Send the client's `Host`; false sends the target's own (for virtual hosts)."

@@ -42,7 +42,7 @@ VALUES = {
     "content_type": "a/b", "access": "./x", "level": "info", "format": "json", "balance": "round_robin",
     "strip_prefix": True, "pass_host": True, "workers": 2, "status": 200,
     "weight": 2, "attempts": 3, "budget_percent": 5, "trusted_headers": "X-Forwarded-User", "paths": "strict",
-    "details": False, "slash": None,
+    "details": False, "slash": None, "buffer_body": "1MiB",
 }  # fmt: skip
 HINT = re.compile(r"\(did you mean ([^?']+)\?\)")
 ALLOWED = re.compile(r"unknown key; allowed: ([a-z_, ]+)")

@@ -416,18 +416,3 @@ def test_every_answer_reads_back(lines: list[bytes], status: int) -> None:
     (read,) = llhttp.read_responses(forward.response_head(head, b"id", b""))
     assert read.status == status
     assert [name.lower() for name, _ in read.fields].count(b"x-request-id") == 1
-
-
-@pytest.mark.parametrize("expecting", [False, True])
-def test_a_body_that_was_waited_for_is_announced_with_its_length(expecting: bool) -> None:
-    lines = [b"Host: a", b"Transfer-Encoding: chunked", b"X-Like: Transfer-Encoding: chunked", b"TE: trailers"]
-    if expecting:
-        lines.append(b"Expect: 100-continue")
-    fields = parse_request_block(b"\r\n" + b"\r\n".join(lines), b"POST", STRANGER)
-    assert isinstance(fields, RequestFields)
-    head = b"POST / HTTP/1.1" + fields.forward + fields.hop
-    whole = forward.with_body(head, 7)
-    assert whole.endswith(b"\r\nContent-Length: 7\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
-    assert b"X-Like: Transfer-Encoding: chunked\r\n" in whole
-    assert b"Expect" not in whole + forward.with_body(head, None)
-    assert forward.with_body(head, None).count(b"\r\nTransfer-Encoding: chunked") == 1

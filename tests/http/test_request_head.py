@@ -9,6 +9,7 @@ from devhost_server.http.options import Limits
 from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.request_head import (
     RequestFields,
+    hop_lines,
     parse_request_block,
     parse_request_line,
     split_absolute,
@@ -522,3 +523,18 @@ def test_flaws_that_nothing_can_mend_are_seen_at_once(partial: bytes) -> None:
 )
 def test_a_head_that_may_still_become_good_is_waited_for(partial: bytes) -> None:
     assert judged(partial) is None
+
+
+@pytest.mark.parametrize("expecting", [False, True])
+def test_a_chunked_body_that_was_gathered_is_announced_with_its_length(expecting: bool) -> None:
+    lines = [b"Host: a", b"Transfer-Encoding: chunked", b"Trailer: X-Sum", b"TE: trailers"]
+    if expecting:
+        lines.append(b"Expect: 100-continue")
+    fields = parse_request_block(b"\r\n" + b"\r\n".join(lines), b"POST", STRANGER)
+    assert isinstance(fields, RequestFields)
+    with_length = hop_lines(fields, length=7, trailers=True)
+    assert with_length == b"\r\nContent-Length: 7\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
+    assert hop_lines(fields, length=0).startswith(b"\r\nContent-Length: 0\r\n")
+    chunked = b"\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
+    assert hop_lines(fields, continued=True) == chunked
+    assert (hop_lines(fields) == chunked) != expecting
