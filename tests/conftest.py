@@ -1,12 +1,12 @@
 """Options and fixtures that every test may use."""
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import ScriptedUpstream, peers
+from tests.support.transports import over, transports_of
 
 # How quick an example is says more about what else the machine does than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,10 +24,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     security.addoption("--security-mutations", type=int, default=100_000, help="how many the long fuzz there tries")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "plain_only(reason): run over plain http alone")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses the upstream over each transport that makes a difference to it (see `tests.support.transports`)."""
+    if "upstream_listener" in metafunc.fixturenames:
+        metafunc.parametrize("upstream_listener", transports_of(metafunc), indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def upstream_listener() -> Iterator[ScriptedUpstream]:
-    """The upstream whose port the shared gateway knows."""
-    with contextlib.closing(ScriptedUpstream()) as server:
+def upstream_listener(request: pytest.FixtureRequest) -> Iterator[ScriptedUpstream]:
+    """The upstream that the shared gateway knows, over the transport that the test is run over."""
+    with over(getattr(request, "param", "http")) as server:
         yield server
 
 

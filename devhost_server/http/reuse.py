@@ -24,6 +24,7 @@ class Reason:
     EARLY: Final = 64
     SURPLUS: Final = 128
     UNFINISHED: Final = 256
+    HELD: Final = 512
 
 
 # Each with the sentence that says it; every bit of `Reason` has one.
@@ -37,12 +38,13 @@ SENTENCES: Final = {
     Reason.EARLY: "the answer began before the request was sent whole",
     Reason.SURPLUS: "bytes came behind the answer",
     Reason.UNFINISHED: "the exchange was not finished",
+    Reason.HELD: "bytes may have come over TLS while its reading was paused",
 }
 
 # NTLM and Negotiate authenticate a connection, not a request: it then belongs to one client (RFC 4559 §6).
 PRIVATE: Final = Reason.CREDENTIALS | Reason.CHALLENGE
 # What does not end a connection by itself: it goes to its owner, or rests first.
-_HARMLESS: Final = PRIVATE | Reason.BARE
+_HARMLESS: Final = PRIVATE | Reason.BARE | Reason.HELD
 # RFC 9110 §9.3: content means something in these. In others it does not, and there are servers that do not read it.
 _READ: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 

@@ -5,6 +5,7 @@ next request with the last one's bytes, whoever sent it.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import select
@@ -25,7 +26,7 @@ from devhost_server.failures import (
     UPSTREAM_RESET,
     Fault,
 )
-from devhost_server.http import chunked, reuse
+from devhost_server.http import chunked, goodbye, reuse
 from devhost_server.http.fields import is_clean
 from devhost_server.http.forward import informational_head
 from devhost_server.http.resets import reset_when_closed
@@ -46,6 +47,10 @@ _INTERIM_LIMIT: Final = 32
 _WRITE_HIGH: Final = 128 * 1024
 _COPY_LIMIT: Final = 16 * 1024
 _RESCUE_BYTES: Final = 256 * 1024
+# How much of TLS is taken in while reading is paused, beyond the one read that goes over it.
+_TLS_READ_HIGH: Final = 64 * 1024
+# Chunks in one read beyond which the rest has to wait until everybody else has had a turn.
+_DENSE: Final = 4096
 # Heads up to this size are remembered, unless they hold a cookie: secrets are not kept longer than they are needed.
 _KNOWN_LIMIT: Final = 2048
 
@@ -71,7 +76,9 @@ class ServerConnection(asyncio.Protocol):
         "_partial",
         "_paused",
         "_silence",
+        "_spare",
         "_state",
+        "_tls",
         "_wheel",
         "_write_paused",
         "apart",
@@ -97,6 +104,8 @@ class ServerConnection(asyncio.Protocol):
         self.reasons = 0  # that speak against using it again (see `reuse`)
         self.owner: PrivateConnections | None = None  # of the only client whose requests it may carry
         self._descriptor = -1
+        self._tls: ssl.SSLObject | None = None
+        self._spare = -1  # a second descriptor, which is there while a body is sent over TLS
         self._look: Callable[[int], object] = _nothing_to_read
         self.head_seconds = 0.0  # how long the last answer took, if it had no body
         self.served = 0  # requests begun on it
@@ -125,6 +134,9 @@ class ServerConnection(asyncio.Protocol):
         """Note the transport."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        self._tls = goodbye.tls_of(transport)
+        if self._tls is not None:
+            transport.set_read_buffer_limits(high=_TLS_READ_HIGH)  # type: ignore[attr-defined]
         sock = transport.get_extra_info("socket")
         if sock is not None:
             # Registered once and for all: then a look costs one system call, and poll(2) is the cheapest there is.
@@ -146,16 +158,24 @@ class ServerConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Treat the end of what the target sends: the end of a response, or of the connection."""
-        self._lost(None, clean=self._state != _BODY or self._framing != _UNTIL_CLOSE or _said_goodbye(self.transport))
+        clean = True
+        if self._tls is not None and self._state == _BODY and self._framing == _UNTIL_CLOSE:
+            # asyncio takes a FIN without close_notify for an end as well.
+            clean = goodbye.remains(self._tls)[1]
+        self._lost(None, clean=clean)
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell an exchange that has not got its whole response."""
         try:
-            if exc is not None and self._state == _HEAD:
+            clean = False
+            if self._tls is not None:
+                clean = self._rescue_tls(self._tls)
+            elif exc is not None and self._state == _HEAD:
                 self._rescue()
-            self._lost(exc, clean=False)
+            self._lost(exc, clean=clean)
         finally:  # whatever went wrong: what is gone takes up no room
+            self._close_spare()
             self._state = _CLOSED
             self._wheel.forget(self)
             self.target.gone(self)
@@ -210,6 +230,8 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._state == _HEAD:
             self._arm(self.timeouts.response)
+        if self._tls is not None and self._spare < 0 and self._descriptor >= 0:
+            self._open_spare()
         if not exchange.sends_chunks:
             self.transport.write(piece)
         elif len(piece) <= _COPY_LIMIT:
@@ -266,6 +288,8 @@ class ServerConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self.deadline = NEVER
         self._decoder = None  # its trailers may be large
+        if self._spare >= 0:
+            self._close_spare()
         reasons = self.reasons
         if self._state != _DONE or self.transport.is_closing():
             self.reasons = reasons = reasons | Reason.UNFINISHED
@@ -274,6 +298,8 @@ class ServerConnection(asyncio.Protocol):
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
+            if self._tls is not None:
+                reasons |= Reason.HELD  # what TLS has taken in meanwhile is seen by no look at the socket
         self.deadline = self._wheel.now + self._idle_seconds
         if self.deadline < self.visit:
             self._wheel.watch(self)
@@ -528,8 +554,19 @@ class ServerConnection(asyncio.Protocol):
             return UPSTREAM_PROTOCOL(f"The answer's body is not in the chunked coding: {error}")
         if decoder.done:
             self._done(decoder.rest)
+        elif len(pieces) > _DENSE:
+            self._give_way()
         # Small chunks are put together: framed anew each for itself, they would cost a write each.
         return pieces if len(pieces) < 2 else [b"".join(pieces)]
+
+    def _give_way(self) -> None:
+        """Read on with the loop's next turn: a loop reads on from one connection for as long as there is something."""
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _done(self, surplus: bytes) -> None:
         self._state = _DONE
@@ -595,8 +632,8 @@ class ServerConnection(asyncio.Protocol):
         makes our next write fail, and the transport gives up without reading; the kernel still has the answer.
         """
         socket = self.transport.get_extra_info("socket")
-        if socket is None or self.transport.get_extra_info("sslcontext") is not None:
-            return  # what the kernel has would have to be decrypted, and the transport has let go of it
+        if socket is None:
+            return
         try:
             data = os.read(socket.fileno(), _RESCUE_BYTES)
         except OSError:
@@ -604,16 +641,26 @@ class ServerConnection(asyncio.Protocol):
         if data:
             self._read_head(data)
 
+    def _rescue_tls(self, tls: ssl.SSLObject) -> bool:
+        """Read what has come of an answer and was not read before the end; return whether the end was a proper one."""
+        if self._state not in (_HEAD, _BODY):
+            return False
+        if self._spare >= 0 and self._state == _HEAD:
+            goodbye.read_on(self.transport, self._spare)
+        data, clean = goodbye.remains(tls)
+        if data:
+            self.data_received(data)
+        return clean
 
-def _said_goodbye(transport: asyncio.Transport) -> bool:
-    """Whether the end is the peer's own: over TLS, asyncio takes a FIN without close_notify for one as well."""
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return True
-    try:
-        return not tls.read(1)  # nothing, and no error: close_notify
-    except (ssl.SSLError, ValueError):
-        return False
+    def _open_spare(self) -> None:
+        """Keep the socket open beyond its transport, which closes it before we hear of a reset."""
+        with contextlib.suppress(OSError):
+            self._spare = os.dup(self._descriptor)
+
+    def _close_spare(self) -> None:
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
 
 def _nothing_to_read(_milliseconds: int) -> object:

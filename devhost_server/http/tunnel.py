@@ -11,6 +11,7 @@ from typing import Final
 
 from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.hangups import Hangups
+from devhost_server.http import goodbye
 from devhost_server.http.progress import Progress
 
 # RFC 6455 §7.4.1: 1001, going away. From the server unmasked; towards the target masked (§5.3), here with a zero mask.
@@ -96,7 +97,19 @@ def _payload_length(header: bytes) -> int | None:
 class _Side(asyncio.Protocol):
     """One end of a tunnel."""
 
-    __slots__ = ("_tunnel", "ended", "follower", "lost", "other", "paused", "told", "transport")
+    __slots__ = (
+        "_tunnel",
+        "ended",
+        "follower",
+        "held",
+        "lost",
+        "other",
+        "owes_end",
+        "paused",
+        "tls",
+        "told",
+        "transport",
+    )
 
     def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport, follower: FrameFollower | None) -> None:
         self._tunnel = tunnel
@@ -107,6 +120,9 @@ class _Side(asyncio.Protocol):
         self.lost = False  # its connection is gone
         self.told = False  # this side's Close was put in by us: nothing more of it is passed on
         self.paused = False
+        self.tls = goodbye.tls_of(transport)
+        self.held = False  # over TLS, what has come may not have been read: reading is paused, or has just gone on
+        self.owes_end = False  # and its end is to be said once that is over
 
     def data_received(self, data: bytes) -> None:
         tunnel = self._tunnel
@@ -127,10 +143,33 @@ class _Side(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.ended = True
         self._tunnel.side_ended(self)
-        return True  # the other direction may still have something to say
+        return self.tls is None  # the other direction may still have something to say
+
+    def end_writing(self) -> None:
+        """Pass on the end of what the other side sends."""
+        if self.transport.is_closing():
+            return
+        if self.tls is None:
+            self.transport.write_eof()
+        elif self.held:
+            self.owes_end = True
+        else:
+            goodbye.end_writing(self.transport, self.tls)
+
+    def _was_read(self) -> None:
+        """Say the end that is owed, now that all that had come has been read."""
+        if self.lost or self.other.paused:
+            return
+        self.held = False
+        if self.owes_end:
+            self.end_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         tunnel = self._tunnel
+        if self.tls is not None and not self.ended:
+            data, _ = goodbye.remains(self.tls)
+            if data and not self.other.transport.is_closing():
+                self.data_received(data)
         tunnel.hangups.forget(self.transport)
         tunnel.side_lost(self)
         self.lost = True
@@ -141,6 +180,7 @@ class _Side(asyncio.Protocol):
         self.paused = True
         self._tunnel.reads_slowly(self)
         if not self.other.transport.is_closing():
+            self.other.held = True
             self.other.transport.pause_reading()
             self._tunnel.hangups.watch(self.other.transport)
 
@@ -150,6 +190,8 @@ class _Side(asyncio.Protocol):
         self._tunnel.hangups.forget(self.other.transport)
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
+            if self.other.tls is not None:  # which reads on with the loop's next turn, before this
+                asyncio.get_running_loop().call_soon(self.other._was_read)
 
 
 class Tunnel:
@@ -258,13 +300,14 @@ class Tunnel:
     def side_ended(self, side: _Side) -> None:
         """Pass a half-close on; when both halves are closed, the tunnel is.
 
-        While closing, the other side may still have its answer to our Close under way: it is read and dropped.
+        A side that ends TLS takes nothing more either: before TLS 1.3 that was the rule (RFC 5246 §7.2.1), and event
+        loops know no other. While closing, the other side may still have its answer to our Close under way: it is read
+        and dropped.
         """
-        if side.other.ended:
+        if side.other.ended or side.tls is not None:
             self._close()
             return
-        if side.other.transport.can_write_eof() and not side.other.transport.is_closing():
-            side.other.transport.write_eof()
+        side.other.end_writing()
         if self.closing:
             return
         self._idle = min(self._idle, _HALF_CLOSED_SECONDS)

@@ -16,6 +16,22 @@ _OTHER_NAME: Final = frozenset((62, 64))
 # What OpenSSL makes of bytes that are no TLS record, in its several versions.
 _NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 
+
+class Conversation(ssl.SSLObject):
+    """What encrypts a connection to a target, and reads the end of one as an end, whoever ended first.
+
+    Once both sides have said close_notify, `ssl` raises an error instead, for which uvloop throws away what it has read
+    just before: the last bytes that a target sends into a tunnel whose client has ended its half.
+    """
+
+    def read(self, len: int = 1024, buffer: bytearray | None = None) -> bytes | int:  # type: ignore[override] # noqa: A002
+        """Read as `ssl.SSLObject` does."""
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLZeroReturnError:
+            return b"" if buffer is None else 0
+
+
 CLOSED: Final = "it closed the connection instead of answering; write http:// if it is a plain server"
 
 
@@ -34,7 +50,9 @@ def _changed(path: str | None) -> int:
 
 @lru_cache(maxsize=1)
 def _context(_cafile: str | None, _cafile_at: int, _capath: str | None, _capath_at: int) -> ssl.SSLContext:
-    return ssl.create_default_context()
+    context = ssl.create_default_context()
+    context.sslobject_class = Conversation
+    return context
 
 
 def explain(error: ssl.SSLError, host: str) -> str:

@@ -435,7 +435,8 @@ def test_a_half_closed_tunnel_still_carries_the_other_direction(
                 time.sleep(0.02)
         client.close()
         wait_until(lambda: upstream.connections[0].end, 3)
-        assert not wire.gateway or bytes(seen) == b"tick" * 5
+        if wire.gateway and not upstream.context:  # before TLS 1.3, who says close_notify has ended both ways
+            assert bytes(seen) == b"tick" * 5
     wait_until(lambda: upstream.connections[0].sock.fileno() < 0, 3, "no leak")
 
 

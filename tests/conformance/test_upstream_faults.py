@@ -362,7 +362,7 @@ def unreachable_gateway(upstream_listener: ScriptedUpstream) -> Iterator[Gateway
             "fine": {"host": "*", "to": upstream_listener.url},
             "dropped": {"host": "dropped.test", "to": f"http://127.0.0.1:{port}", "owner": "team-x"},
             "nameless": {"host": "nameless.test", "to": "http://does-not-exist.invalid:80"},
-            "named": {"host": "named.test", "to": f"http://localhost:{upstream_listener.port}"},
+            "named": {"host": "named.test", "to": upstream_listener.url.replace("127.0.0.1", "localhost")},
         }
         assert six
         with Gateway({"routes": routes, "defaults": {"timeouts": {"response": "5s"}}}) as gateway:

@@ -60,7 +60,7 @@ def test_what_an_answer_leaves(facts: tuple[bool, bool], reasons: int) -> None:
 @pytest.mark.parametrize("reason", sorted(reuse.SENTENCES))
 def test_every_reason_is_one_bit_and_says_what_it_does(reason: int) -> None:
     assert reason.bit_count() == 1
-    assert reuse.ends(reason) is (reason not in {Reason.CREDENTIALS, Reason.CHALLENGE, Reason.BARE})
+    assert reuse.ends(reason) is (reason not in {Reason.CREDENTIALS, Reason.CHALLENGE, Reason.BARE, Reason.HELD})
     assert reuse.sentences(reason | Reason.CLOSE).count(",") == (reason != Reason.CLOSE)
 
 

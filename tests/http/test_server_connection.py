@@ -17,7 +17,7 @@ from devhost_server.exchange import Event, Exchange
 from devhost_server.failures import Fault
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import ServerConnection
+from devhost_server.http.server_connection import _DONE, _LENGTH, ServerConnection
 from tests.benchmarks.inmemory import Loopback
 
 REQUEST = b"POST /u HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 5\r\n\r\nhello"
@@ -32,6 +32,19 @@ def test_one_with_unsent_bytes_of_a_request_is_not_used_again(monkeypatch: pytes
     assert (loopback.target.take() is loopback.server) is (unsent == 0)
     assert loopback.server.reasons == (Reason.EARLY if unsent else 0)
     loopback.close()
+
+
+def test_one_that_was_held_back_over_tls_rests_before_it_is_used_again() -> None:
+    """What TLS has taken in while reading was paused is seen by no look at the socket."""
+    for tls in (None, ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())):
+        loopback = Loopback()
+        loopback.server._tls = tls
+        loopback.server.exchange = cast("Any", object())
+        loopback.server._state, loopback.server._framing = _DONE, _LENGTH
+        loopback.server.pause_reading()
+        assert loopback.server.detach() == (0 if tls is None else Reason.HELD)
+        assert not loopback.server.reasons
+        loopback.close()
 
 
 # --- answers that end with the connection -----------------------------------------------------------------------------

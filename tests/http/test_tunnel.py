@@ -134,6 +134,9 @@ class Pipe(asyncio.Transport):
     closed: bool = False
     paused: bool = False
 
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return default
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = cast("asyncio.Protocol", protocol)
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.certificates import authority
 from tests.support.net import accepts, free_port
 from tests.support.waiting import patient, wait_until
 
@@ -33,7 +34,7 @@ _TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 # What must never be on stderr, whatever a client or an upstream does.
 _COMPLAINTS = re.compile(
     r"Traceback \(most recent call last\)|Exception in callback|exception was never retrieved|Unhandled|ResourceWarning"
-    r"|was never awaited|Fatal Python error|Segmentation fault"
+    r"|was never awaited|has no effect when using ssl|SSL connection is closed|Fatal Python error|Segmentation fault"
 )
 
 
@@ -93,9 +94,9 @@ class Gateway:
 
     `config` (a mapping, merged over `defaults`, or the text of a whole file) is written to a directory of its own;
     `descriptors` limits what each process may have open, `stdout` is a descriptor for its standard output,
-    `env` names the layer that it serves with, `environment` is added to one of only PATH, PYTHONPATH, HOME and
-    XDG_STATE_HOME. As a context manager it is started, ready to serve, and stopped with `stop`, which asserts that
-    nothing is left behind.
+    `env` names the layer that it serves with, `environment` is added to one of only PATH, PYTHONPATH, HOME,
+    XDG_STATE_HOME and SSL_CERT_FILE, which names the authority of the tests. As a context manager it is started, ready
+    to serve, and stopped with `stop`, which asserts that nothing is left behind.
     """
 
     def __init__(
@@ -147,9 +148,10 @@ class Gateway:
     def write_config(self, config: Config | str) -> None:
         """Write the configuration file; a mapping goes over the defaults."""
         if not isinstance(config, str):
-            config = yaml.safe_dump(
-                merged(defaults(self.directory, self.port, self.admin_port), config), sort_keys=False
-            )
+            base = defaults(self.directory, self.port, self.admin_port)
+            if "'https://" in repr(config):  # a handshake takes as long as the machine is busy
+                base["defaults"]["timeouts"]["connect"] = "3s"
+            config = yaml.safe_dump(merged(base, config), sort_keys=False)
         new = self.config_file.with_suffix(".new")
         new.write_text(config)
         new.replace(self.config_file)
@@ -170,6 +172,7 @@ class Gateway:
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "SSL_CERT_FILE": str(authority().file),
         } | self.environment
 
     def launch(self) -> None:

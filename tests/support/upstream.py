@@ -2,13 +2,16 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from tests.support.messages import Fields, lenient_fields, response
+from tests.support.secure import TlsSocket
 from tests.support.waiting import wait_until
 from tests.support.wire import PeerGoneError, Wire
 
@@ -45,8 +48,9 @@ class UpstreamConnection(Wire):
     """A connection that the gateway made to us; `number` counts them from 1 in each test."""
 
     def __init__(self, sock: socket.socket, number: int, server: "ScriptedUpstream") -> None:
-        super().__init__(sock, timeout=10.0)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock if server.context is None else TlsSocket(sock, server.context), timeout=10.0)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.number = number
         self.server = server
         self.local_end = False
@@ -146,12 +150,17 @@ class ScriptedUpstream:
     `serve` sets what happens to each request, `serve_connection` what happens to each connection. A script that returns
     from a request keeps the connection, a script that returns from a connection closes it. Whatever a script raises,
     apart from the gateway having left, is raised again by `reset`, hence in the test it belongs to.
+    With a `context` it speaks TLS; with a `path` it listens there, on a unix socket, and has no port.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", *, context: ssl.SSLContext | None = None, path: Path | None = None
+    ) -> None:
         self.host = host
+        self.context = context
+        self.path = path
         self._listener = self._bind(0)
-        self.port: int = self._listener.getsockname()[1]
+        self.port: int = 0 if path else self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._requests: list[Received] = []
@@ -170,12 +179,16 @@ class ScriptedUpstream:
     @property
     def url(self) -> str:
         """Where a gateway reaches this upstream."""
+        if self.path:
+            return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.context else ''}://{host}:{self.port}"
 
     @property
     def authority(self) -> str:
-        """Host and port."""
+        """Host and port, or the path."""
+        if self.path:
+            return f"unix:{self.path}"
         return f"{self.host}:{self.port}"
 
     @property
@@ -289,6 +302,11 @@ class ScriptedUpstream:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def _bind(self, port: int) -> socket.socket:
+        if self.path:
+            self.path.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(self.path))
+            return listener
         listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.host, port))
@@ -321,6 +339,8 @@ class ScriptedUpstream:
 
     def _run(self, connection: UpstreamConnection, script: ConnectionScript) -> None:
         try:
+            if isinstance(connection.sock, TlsSocket):
+                connection.sock.handshake()
             script(connection)
         except OSError:
             pass  # the gateway left, or the test is over: what the test asserts on is in the records

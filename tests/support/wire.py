@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Literal
 
+from tests.support.secure import TlsSocket
 from tests.support.waiting import patient
 
 End = Literal["fin", "rst"]
@@ -21,13 +22,13 @@ class PeerGoneError(ConnectionError):
 
 
 class Wire:
-    """One side of a TCP connection.
+    """One side of a connection, over TLS where the socket is.
 
     `received` keeps every byte that ever came (tests here move megabytes at most, except where `remember` is off);
     `end` is None while the other side may still send. All waits raise TimeoutError at their deadline.
     """
 
-    def __init__(self, sock: socket.socket, timeout: float = 5.0, remember: bool = True) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, timeout: float = 5.0, remember: bool = True) -> None:
         self.sock = sock
         self.timeout = timeout
         self.buffer = bytearray()
@@ -144,7 +145,7 @@ class Wire:
         return self.sent - before
 
     def half_close(self) -> None:
-        """Say FIN; reading goes on."""
+        """Say FIN, over TLS close_notify before it; reading goes on."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -153,10 +154,23 @@ class Wire:
             if not self._closed:
                 self._closed = True
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.sock.close()
+                self._drop()
+
+    def cut(self) -> None:
+        """End with a FIN, over TLS without the close_notify that belongs before it."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._drop()
+
+    def _drop(self) -> None:
+        if isinstance(self.sock, TlsSocket):
+            self.sock.cut()
+        else:
+            self.sock.close()
 
     def close(self) -> None:
-        """Close as most programs do: FIN, or RST if unread bytes wait."""
+        """Close as most programs do: FIN, over TLS close_notify before it, or RST if unread bytes wait."""
         with self._closing:
             if not self._closed:
                 self._closed = True
