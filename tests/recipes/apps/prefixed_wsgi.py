@@ -1,0 +1,23 @@
+"""A WSGI application that says where it believes to live, as Flask does with `ProxyFix`."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import waitress
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.wrappers import Request, Response
+
+
+@Request.application
+def where(request: Request) -> Response:
+    return Response(json.dumps({"here": request.url, "root": request.root_url, "client": request.remote_addr}))
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    return ProxyFix(where, x_for=1, x_proto=1, x_host=1, x_prefix=1)(environ, start_response)
+
+
+if __name__ == "__main__":
+    waitress.serve(app, listen=f"127.0.0.1:{sys.argv[1]}", clear_untrusted_proxy_headers=False)

@@ -1,0 +1,5 @@
+"""One line, which reaches the browser through Streamlit's WebSocket."""
+
+import streamlit
+
+streamlit.write("said by streamlit")
