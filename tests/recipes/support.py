@@ -117,9 +117,13 @@ class Visitor:
         self.cookies: dict[str, str] = {}
 
     def ask(
-        self, method: str, target: str, body: bytes | str | None = None, fields: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes | str | Iterator[bytes] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request and read the whole answer."""
+        """Send a request, the pieces of an iterator as chunks, and read the whole answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             sent = {"Host": self.host, **self.fields, **(fields or {})}

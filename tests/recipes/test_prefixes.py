@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.recipes.support import Visitor, python, recipe, running, virtual_environment
 from tests.support import free_port
 
@@ -50,11 +52,9 @@ def test_werkzeug_behind_waitress_believes_prefix_host_and_client() -> None:
     with running(port, *python("prefixed_wsgi.py", str(port))), recipe(port, "api") as gateway:
         visitor = Visitor(gateway, TOOLS)
         said = json.loads(visitor.get("/v1/items?x=1").body)
-        assert said == {
-            "here": f"http://{visitor.host}/v1/items?x=1",
-            "root": f"http://{visitor.host}/v1/",
-            "client": "127.0.0.1",
-        }
+        assert said["here"] == f"http://{visitor.host}/v1/items?x=1"
+        assert said["root"] == f"http://{visitor.host}/v1/"
+        assert said["client"] == said["X-Real-IP"] == "127.0.0.1"
         assert visitor.get("/v1").status == 308
 
 
@@ -68,3 +68,14 @@ def test_flask_behind_waitress_has_right_links_and_redirects() -> None:
         assert said == {"here": f"{here}/items/", "root": f"{here}/", "client": "127.0.0.1"}
         assert visitor.get("/v1/items").headers["Location"] == f"{here}/items/"
         assert visitor.get("/v1/").headers["Location"] == "/v1/items/"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_the_balancer_may_say_who_is_logged_in(trusted: bool) -> None:
+    port = free_port()
+    server = {"server": {"trusted_proxies": ["127.0.0.1"] if trusted else []}}
+    with running(port, *python("prefixed_wsgi.py", str(port))), recipe(port, "wiki", **server) as gateway:
+        fields = {"X-Forwarded-User": "ann", "Remote-User": "eve", "X-Forwarded-For": "203.0.113.9:51008"}
+        said = json.loads(Visitor(gateway, "wiki.localhost").get("/", fields).body)
+        told = (said["X-Forwarded-User"], said["X-Real-IP"], said["Remote-User"])
+        assert told == (("ann", "203.0.113.9", None) if trusted else (None, "127.0.0.1", None))

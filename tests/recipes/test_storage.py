@@ -41,6 +41,8 @@ def test_webdav_finds_the_destination_that_the_client_names() -> None:
         here = f"http://{visitor.host}"
         assert visitor.ask("MKCOL", "/folder").status == 201
         assert visitor.ask("PUT", "/folder/a%20b", b"content").status == 201
+        assert visitor.ask("PUT", "/chunks", iter([b"one ", b"two"])).status == 201
+        assert visitor.get("/chunks").text == "one two"
         assert visitor.ask("COPY", "/folder/a%20b", None, {"Destination": f"{here}/copy"}).status == 201
         assert visitor.ask("MOVE", "/folder/a%20b", None, {"Destination": f"{here}/moved%20on"}).status == 201
         assert visitor.ask("MOVE", "/copy", None, {"Destination": "http://elsewhere.example/copy"}).status == 502

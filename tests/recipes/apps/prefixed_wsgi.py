@@ -12,7 +12,9 @@ from werkzeug.wrappers import Request, Response
 
 @Request.application
 def where(request: Request) -> Response:
-    return Response(json.dumps({"here": request.url, "root": request.root_url, "client": request.remote_addr}))
+    asked = {"here": request.url, "root": request.root_url, "client": request.remote_addr}
+    told = {name: request.headers.get(name) for name in ("X-Real-IP", "X-Forwarded-User", "Remote-User")}
+    return Response(json.dumps({**asked, **told}))
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
