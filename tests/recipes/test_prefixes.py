@@ -74,8 +74,10 @@ def test_flask_behind_waitress_has_right_links_and_redirects() -> None:
 def test_only_the_balancer_may_say_who_is_logged_in(trusted: bool) -> None:
     port = free_port()
     server = {"server": {"trusted_proxies": ["127.0.0.1"] if trusted else []}}
-    with running(port, *python("prefixed_wsgi.py", str(port))), recipe(port, "wiki", **server) as gateway:
-        fields = {"X-Forwarded-User": "ann", "Remote-User": "eve", "X-Forwarded-For": "203.0.113.9:51008"}
+    application = running(port, *python("prefixed_wsgi.py", str(port)), environment={"PROXIES": "2"})
+    with application, recipe(port, "wiki", **server) as gateway:
+        fields = {"X-Forwarded-User": "ann", "Remote-User": "eve", "X-Forwarded-For": "203.0.113.9"}
         said = json.loads(Visitor(gateway, "wiki.localhost").get("/", fields).body)
         told = (said["X-Forwarded-User"], said["X-Real-IP"], said["Remote-User"])
+        assert said["client"] == said["X-Real-IP"]
         assert told == (("ann", "203.0.113.9", None) if trusted else (None, "127.0.0.1", None))

@@ -88,12 +88,15 @@ def test_a_client_of_mcp_calls_a_tool_that_takes_its_time(mode: str) -> None:
             assert (stream["status"], stream["duration_ms"] > 2000) == (200, True)
 
 
-def test_an_mcp_server_that_is_not_told_its_names_refuses_them() -> None:
+@pytest.mark.parametrize(("allow", "refused"), [("yes", False), ("", True)])
+def test_an_mcp_server_wants_to_be_told_its_names(allow: str, refused: bool) -> None:
     binaries = virtual_environment("MCP", "mcp")
     port = free_port()
-    environment = {"PORT": str(port), "SILENCE": "0", "ALLOW": ""}
+    environment = {"PORT": str(port), "SILENCE": "0", "ALLOW": allow}
     server = running(port, binaries / "python", "mcp_app.py", environment=environment)
     with server, recipe(port, "mcp") as gateway:
+        visitor = Visitor(gateway, "mcp.localhost")
         fields = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        answer = Visitor(gateway, "mcp.localhost").ask("POST", "/mcp", json.dumps({"jsonrpc": "2.0"}), fields)
-        assert answer.status == 421
+        origin = {"Origin": f"http://{visitor.host}"}
+        answer = visitor.ask("POST", "/mcp", json.dumps({"jsonrpc": "2.0"}), {**fields, **origin})
+        assert answer.status == (421 if refused else 400), "which is no call, but a host that it knows"

@@ -5,18 +5,19 @@ import sys
 from pathlib import Path
 
 import django
+import page
 from django.conf import settings
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
+from django.views.decorators.csrf import csrf_exempt
 
 settings.configure(
     DEBUG=False,
     SECRET_KEY="of a test",
     ROOT_URLCONF=__name__,
-    ALLOWED_HOSTS=["shop.example.com"],
-    SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+    **{name: value for name, value in page.run("SECURE_PROXY_SSL_HEADER").items() if name.isupper()},
     SECURE_SSL_REDIRECT=True,
     SESSION_COOKIE_SECURE=True,
     CSRF_COOKIE_SECURE=True,
@@ -63,7 +64,12 @@ def form(request):
     return HttpResponse(get_token(request))
 
 
-urlpatterns = [path("form", form), path("admin/", admin.site.urls)]
+@csrf_exempt
+def upload(request):
+    return HttpResponse(request.body)
+
+
+urlpatterns = [path("form", form), path("upload", upload), path("admin/", admin.site.urls)]
 
 if sys.argv[0].endswith("gunicorn"):
     call_command("migrate", verbosity=0)

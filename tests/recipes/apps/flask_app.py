@@ -2,12 +2,12 @@
 
 import sys
 
+import page
 import waitress
 from flask import Flask, redirect, request, url_for
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 app = Flask(__name__)
-app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1)
+page.run("ProxyFix", app=app)
 
 
 @app.get("/items/")

@@ -3,8 +3,8 @@
 import asyncio
 import os
 
+import page
 from mcp.server.mcpserver import MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
 
 server = MCPServer("recipe")
 
@@ -16,8 +16,14 @@ async def add(a: int, b: int) -> int:
     return a + b
 
 
-server.run(
-    "streamable-http",
-    port=int(os.environ["PORT"]),
-    transport_security=TransportSecuritySettings(allowed_hosts=["mcp.localhost:*"]) if os.environ["ALLOW"] else None,
-)
+class Runner:
+    """Stands in for the server in the recipe: on this test's port."""
+
+    def run(self, transport, *, port, transport_security):
+        server.run(transport, port=int(os.environ["PORT"]), transport_security=transport_security)
+
+
+if os.environ["ALLOW"]:
+    page.run("TransportSecuritySettings", server=Runner())
+else:
+    server.run("streamable-http", port=int(os.environ["PORT"]))

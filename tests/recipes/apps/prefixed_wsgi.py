@@ -1,6 +1,7 @@
 """A WSGI application that says where it believes to live, as Flask does with `ProxyFix`."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +19,9 @@ def where(request: Request) -> Response:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    return ProxyFix(where, x_for=1, x_proto=1, x_host=1, x_prefix=1)(environ, start_response)
+    return ProxyFix(where, x_for=int(os.environ.get("PROXIES", "1")), x_proto=1, x_host=1, x_prefix=1)(
+        environ, start_response
+    )
 
 
 if __name__ == "__main__":
