@@ -109,17 +109,18 @@ class Gateway:
         if isinstance(route, Fault):
             self.refuse(x, route)
             return
-        if x.method == b"OPTIONS" and x.fields is not None and x.fields.max_forwards is not None:
+        if x.fields is not None and x.fields.max_forwards is not None and x.method == b"OPTIONS":
             # RFC 9110 §7.6.2. TRACE, the other method that counts, is refused as soon as it is read.
             left = forward.hops_left(x.fields.max_forwards)
             if not left:
                 self._end_here(x, left)
                 return
             x.hops_left = left - 1
-        lacks_slash = route.slash and normal_path(x.target_path) == route.path
-        if lacks_slash or route.respond is not None:
-            self._respond(x, route, lacks_slash=lacks_slash)
-            return
+        if route.slash or route.respond is not None:
+            lacks_slash = route.slash and normal_path(x.target_path) == route.path
+            if lacks_slash or route.respond is not None:
+                self._respond(x, route, lacks_slash=lacks_slash)
+                return
 
         is_ready = x.request_complete and not route.buffer_body
         gone = None if is_ready else await self._gather(x, route)
@@ -141,7 +142,7 @@ class Gateway:
         snapshot, fields = self.snapshot, x.fields
         if fields is None:
             return internal_fault()
-        x.request_id = fields.request_id or self._new_id()
+        x.request_id = fields.request_id or (self._ids.pop() if self._ids else self._new_id())
         x.client_address = fields.client_address
         levels = snapshot.routes.levels(x.host)
         if levels is None:
@@ -154,7 +155,7 @@ class Gateway:
         if snapshot.strict_paths and snapshot.routes.is_disputed(levels, x.target_path, x.method, fields.sole):
             return _DISPUTED
         self.accounts.begin(x, route)
-        return self._join_client(x) or route
+        return route if self.clients.in_flight.most is None else self._join_client(x) or route
 
     async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
         """Send the request to targets until one answers; give its connection, or why there is no answer.
@@ -179,15 +180,17 @@ class Gateway:
                 return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
             x.target = target
             x.attempts += 1
-            connection = _at_once(x, target, fresh=fresh) or await self._acquire(x, target, fresh=fresh)
+            held = None if private is None else private.take(target)
+            if held is None and x.request_complete and not fresh:
+                held = target.take()
+            connection = held or await self._acquire(x, target, fresh=fresh)
             if isinstance(connection, ServerConnection):
                 x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
                 reused = connection.served > 0
                 x.sent_at = time.monotonic()
                 reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
                 head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
-                if x.hops_left >= 0:
-                    head = forward.with_hops_left(head, x.hops_left)
+                head = head if x.hops_left < 0 else forward.with_hops_left(head, x.hops_left)
                 x.attach(connection, head, route.timeouts, reasons)
                 event = await x.event()
                 if event is Event.RESPONSE:
@@ -574,7 +577,8 @@ class Gateway:
             x.leave_place()
         if x.buffer is not None:
             x.body_taken()
-        self._leave_client(x)
+        if x.counted_as is not None:
+            self._leave_client(x)
         if self.accounts.end(x) and self.clients.draining:
             self.clients.count_end(x)
 
@@ -604,7 +608,7 @@ class Gateway:
         return not fields.close and (fields.keep_alive or not x.old)  # RFC 9112 §9.3: close is looked at first
 
     def _new_id(self) -> bytes:
-        """Give a request id: 128 random bits in hexadecimal, drawn many at a time."""
+        """Return a request id: 128 random bits in hexadecimal, drawn many at a time."""
         if not self._ids:
             drawn = secrets.token_hex(16 * _IDS).encode()
             self._ids = [drawn[at : at + 32] for at in range(0, len(drawn), 32)]
@@ -614,13 +618,6 @@ class Gateway:
         """Put what is only counted in this process on the scoreboard."""
         self.accounts.row[Slot.IN_FLIGHT] = self.accounts.in_flight
         self.clients.write_gauges()
-
-
-def _at_once(x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | None:
-    """Return a connection that need not be waited for: the client's own, or an idle one where any will do."""
-    private = x.client.private
-    held = None if private is None else private.take(target)
-    return held if held is not None or fresh or not x.request_complete else target.take()
 
 
 def _awaits_continue(x: Exchange) -> bool:

@@ -34,6 +34,12 @@ HOP_BY_HOP: Final = frozenset(
 )
 # What is not kept in memory longer than it is needed.
 _SECRET: Final = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"proxy-authorization"))
+# What is hardly ever said twice: remembering it would make room by forgetting what is.
+_UNIQUE: Final = frozenset(
+    (b"traceparent", b"tracestate", b"baggage", b"referer", b"x-request-id", b"x-correlation-id", b"if-none-match",
+     b"if-modified-since", b"content-length", b"idempotency-key", b"x-b3-traceid", b"x-b3-spanid", b"location",
+     b"etag", b"last-modified", b"x-csrf-token")
+)  # fmt: skip
 # The schemes that authenticate a connection (RFC 4559 §6, [MS-NTHT] §1.3), wherever a list of challenges names them.
 _BINDING: Final = re.compile(rb"(?:\A|,)[\t ]*(?:NTLM|Negotiate)(?=[\t ,]|\Z)", re.IGNORECASE)
 # End-to-end by nature: a Connection line may not take these away (RFC 9110 §7.6.1, last paragraph).
@@ -66,41 +72,40 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
         self._takes = takes
         self._malformed = malformed
         self._fallback = fallback
-        self._names: dict[bytes, T | None] = {}
+        self._names: dict[bytes, tuple[T | None, bool]] = {}
 
     def __missing__(self, line: bytes) -> bytes | tuple[T, bytes, bytes]:
-        meaning = self._work_out(line)
-        if len(line) <= _REMEMBERED_LENGTH and line.partition(b":")[0].lower() not in _SECRET:
+        """Work out what a line means, and remember it if lines of that name come again and are no secret."""
+        name, colon, value = line.partition(b":")
+        if not colon or line.translate(None, VALUE_BYTES):
+            return self._malformed, line, line
+        try:
+            take, repeats = self._names[name]
+        except KeyError:
+            take, repeats = self._learn(name)
+        bare = value.strip(b" \t")
+        # RFC 9112 §5.1: blanks around a value are no part of it; two readers could take odd ones differently.
+        passed_on = line if value == b" " + bare or value == bare else name + b": " + bare
+        meaning = passed_on if take is None else (take, bare, passed_on)
+        if repeats and len(line) <= _REMEMBERED_LENGTH:
             if len(self) >= _REMEMBERED:
                 self.clear()
             self[line] = meaning
         return meaning
 
-    def _work_out(self, line: bytes) -> bytes | tuple[T, bytes, bytes]:
-        name, colon, value = line.partition(b":")
-        if not colon or line.translate(None, VALUE_BYTES):
-            return self._malformed, line, line
-        try:
-            take = self._names[name]
-        except KeyError:
-            take = self._learn(name)
-        bare = value.strip(b" \t")
-        # RFC 9112 §5.1: blanks around a value are no part of it; two readers could take odd ones differently.
-        passed_on = line if value in (bare, b" " + bare) else name + b": " + bare
-        return passed_on if take is None else (take, bare, passed_on)
-
-    def _learn(self, spelling: bytes) -> T | None:
-        """Classify a spelling of a name and remember it."""
+    def _learn(self, spelling: bytes) -> tuple[T | None, bool]:
+        """Classify a spelling of a name, also by whether its lines are worth remembering, and remember that."""
         if TOKEN.fullmatch(spelling) is None:
-            return self._malformed
+            return self._malformed, False
         name = spelling.lower()
         take = self._takes[name] if name in self._takes else self._fallback(name)
+        known = take, name not in _SECRET and name not in _UNIQUE
         if len(spelling) > _REMEMBERED_NAME:
-            return take
+            return known
         if len(self._names) >= _REMEMBERED:
             self._names.clear()
-        self._names[spelling] = take
-        return take
+        self._names[spelling] = known
+        return known
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
         """Give the fields that these Connection options take away: those that mean nothing to the gateway itself."""

@@ -72,7 +72,6 @@ class ServerConnection(asyncio.Protocol):
         "_idle_seconds",
         "_interim",
         "_left",
-        "_look",
         "_partial",
         "_paused",
         "_silence",
@@ -85,6 +84,7 @@ class ServerConnection(asyncio.Protocol):
         "deadline",
         "exchange",
         "head_seconds",
+        "look",
         "owner",
         "reasons",
         "served",
@@ -106,7 +106,7 @@ class ServerConnection(asyncio.Protocol):
         self._descriptor = -1
         self._tls: ssl.SSLObject | None = None
         self._spare = -1  # a second descriptor, which is there while a body is sent over TLS
-        self._look: Callable[[int], object] = _nothing_to_read
+        self.look: Callable[[int], object] = _nothing_to_read
         self.head_seconds = 0.0  # how long the last answer took, if it had no body
         self.served = 0  # requests begun on it
         self.apart = False  # it carries an event stream, and takes up no room in the pool
@@ -143,7 +143,7 @@ class ServerConnection(asyncio.Protocol):
             self._descriptor = sock.fileno()
             poll = select.poll()
             poll.register(self._descriptor, select.POLLIN)
-            self._look = poll.poll
+            self.look = poll.poll
 
     def data_received(self, data: bytes) -> None:
         """Read a response; anything that comes when none is awaited makes the connection useless."""
@@ -314,7 +314,7 @@ class ServerConnection(asyncio.Protocol):
 
         The event loop tells of what comes with its next turn; this looks at what has come since the last.
         """
-        return not self.transport.is_closing() and not self._look(0)
+        return not self.transport.is_closing() and not self.look(0)
 
     @property
     def is_private(self) -> bool:

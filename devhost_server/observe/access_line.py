@@ -47,8 +47,10 @@ def shown_text(raw: bytes) -> str:
 
 def quoted(raw: bytes) -> bytes:
     """Return what is shown of bytes that a client chose as a JSON string."""
-    if len(raw) <= _FIELD_BYTES and not raw.translate(None, _PLAIN) and not secrecy.may_hold_secret(raw):
-        return b'"' + raw + b'"'
+    if len(raw) <= _FIELD_BYTES:
+        odd = raw.translate(None, _HARMLESS)
+        if not odd or (not odd.translate(None, _PLAIN) and not secrecy.may_hold_secret(raw)):
+            return b'"' + raw + b'"'
     return json_string(shown_text(raw))
 
 
@@ -171,7 +173,7 @@ class JsonLines:
         words = self._words
         texts = [words[x.method], words[x.host], quoted(x.target_path)]
         if fields is not None:
-            texts += (words[fields.user_agent], words[fields.referer], _quoted_or_null(fields.traceparent))
+            texts += (words[fields.user_agent], _quoted_or_null(fields.referer), _quoted_or_null(fields.traceparent))
         sizes = [len(text) for text in texts]
         share = equal_share(sizes, LINE_BYTES - (size - sum(sizes)))
         method, host, path, *others = [shortened(text, share) for text in texts]
@@ -197,8 +199,9 @@ class JsonLines:
         if fields is None:
             return self._head(x, words[x.method], words[x.host]), _TAIL % (self._worker, b"null", b"null", b"null")
         if not fields.log_tail:
-            traceparent = _quoted_or_null(fields.traceparent)  # never the same twice: not worth remembering
-            fields.log_tail = _TAIL % (self._worker, words[fields.user_agent], words[fields.referer], traceparent)
+            # Pages and traces are hardly ever the same twice: not worth remembering.
+            referer, traceparent = _quoted_or_null(fields.referer), _quoted_or_null(fields.traceparent)
+            fields.log_tail = _TAIL % (self._worker, words[fields.user_agent], referer, traceparent)
         if fields.log_route is x.route and fields.log_method == x.method and fields.host is x.host:
             return fields.log_head, fields.log_tail
         head = self._head(x, words[x.method], words[x.host])

@@ -135,7 +135,7 @@ class Target:
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
-            if connection.usable:
+            if not (connection.transport.is_closing() or connection.look(0)):  # `usable`, without the call
                 self.active += 1
                 return connection
             connection.destroy()
