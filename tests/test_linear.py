@@ -46,7 +46,7 @@ STRANGERS: Final = {
     "http.chunked": ("_SIZE", "_PADDED_SIZE"),
     "http.client_connection": ("_EMPTY_LINES",),
     "http.fields": ("TOKEN", "_BINDING", "_STRAY"),
-    "http.forward": ("_CLIMBS", "_SLASHES"),
+    "http.forward": ("_CLIMBS", "_MAX_FORWARDS", "_SLASHES"),
     "http.pages": ("_ELEMENT", "_PARAMETER", "_QUALITY", "_RANGE", "_ADDRESS", "_REQUEST_ID"),
     "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID", "_PREFIX"),
     "observe.access_line": ("_WHOLE_ESCAPES",),

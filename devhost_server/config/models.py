@@ -139,6 +139,11 @@ def default_details(env: str) -> bool | tuple[str, ...]:
     return ("127.0.0.0/8", "::1/128") if env == "prod" else True
 
 
+def default_paths(env: str) -> Literal["pass", "strict"]:
+    """Return how paths are judged where nothing is said: strictly where others than their developer are served."""
+    return "strict" if env in ("staging", "prod") else "pass"
+
+
 def _workers(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 512):
         return value
@@ -231,7 +236,8 @@ class ServerOptions(Options):
     paths: Literal["pass", "strict"] = Field(
         default="pass",
         description="`strict` refuses paths that some servers read differently (`..;`, backslash and NUL, escaped or "
-        "not, and what would belong to another route then); `pass` passes them on.",
+        "not, and what would belong to another route then); `pass` passes them on. What is not said is "
+        "`strict` in the environments staging and prod.",
     )
     limits: Limits = Field(default=Limits(), description="What a client may send and hold.")
     timeouts: ClientTimeouts = Field(default=ClientTimeouts(), description="How long a client may take.")

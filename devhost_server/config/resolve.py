@@ -10,8 +10,10 @@ from devhost_server.config.models import (
     RouteOptions,
     RouteSection,
     ServerOptions,
+    ServerSection,
     Settings,
     default_details,
+    default_paths,
 )
 from devhost_server.config.problems import Problem
 from devhost_server.config.tree import Node, Path, dotted, find
@@ -37,7 +39,7 @@ def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Sett
             upstreams[name] = _with_defaults(own, document.defaults)
     return Settings(
         env=env,
-        server=ServerOptions.model_validate(document.server.model_dump(exclude={"watch", "state_dir"})),
+        server=_server(document.server, env),
         log=document.log,
         admin=document.admin,
         domain=document.domain,
@@ -49,6 +51,13 @@ def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Sett
         },
         secrets=tuple(dict.fromkeys(place for path in secrets for place in _places(path, document))),
     )
+
+
+def _server(section: ServerSection, env: str) -> ServerOptions:
+    given = section.model_dump(exclude={"watch", "state_dir"})
+    if "paths" not in section.model_fields_set:
+        given["paths"] = default_paths(env)
+    return ServerOptions.model_validate(given)
 
 
 def _places(path: Path, document: Document) -> Iterator[Path]:

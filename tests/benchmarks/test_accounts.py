@@ -186,7 +186,8 @@ class Books:
 
     def count(self, x: Exchange) -> None:
         if x.route is not None:
-            self.accounts.begin(x.route)
+            x.counted = False
+            self.accounts.begin(x, x.route)
             self.accounts.end(x)
             self.accounts.settle()
 

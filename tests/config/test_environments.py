@@ -123,6 +123,17 @@ def test_nobody_is_believed_unless_named(env, environ):
     assert loaded(env, given).settings.server.trusted_proxies == ()
 
 
+@pytest.mark.parametrize(
+    ("env", "paths"), [("dev", "pass"), ("test", "pass"), ("staging", "strict"), ("prod", "strict")]
+)
+def test_the_environment_decides_on_paths_where_nothing_is_said(env, paths, tmp_path):
+    file = tmp_path / "only.yaml"
+    file.write_text("routes: {web: 3000}\n")
+    for sets in ([], ["server.paths=null"]):
+        sources = Sources.from_options(env=env, config_files=[file], sets=sets, environ={}, cwd="/")
+        assert load(sources).settings.server.paths == paths
+
+
 @pytest.mark.parametrize(("env", "paths"), [("dev", "pass"), ("staging", "strict"), ("prod", "strict")])
 def test_where_others_can_come_paths_are_strict(env, paths, environ):
     assert loaded(env, environ).settings.server.paths == paths

@@ -242,7 +242,7 @@ def test_a_tunnel_that_is_no_websocket_is_cut_at_the_deadline(upstream: Scripted
         connection.hold()
 
     upstream.serve(serve)
-    routes = {"echo": {"host": "*", "to": upstream.url}}
+    routes = {"echo": {"host": "*", "to": upstream.url, "upgrades": ["raw"]}}
     with DrainingGateway(routes=routes, timeout="700ms", exit_codes=(3,)) as gateway, RawClient(gateway.port) as client:
         client.send(request(headers={"Connection": "Upgrade", "Upgrade": "raw"}))
         assert client.start_response().status == 101
