@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import threading
@@ -15,9 +16,10 @@ import uvloop
 from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Event, Exchange
 from devhost_server.failures import Fault
+from devhost_server.http.chunked import ChunkedDecoder
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import _DONE, _LENGTH, ServerConnection
+from devhost_server.http.server_connection import _CHUNKED, _DONE, _LENGTH, ServerConnection
 from tests.benchmarks.inmemory import Loopback
 
 REQUEST = b"POST /u HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 5\r\n\r\nhello"
@@ -156,3 +158,85 @@ def test_an_answer_to_the_end_is_whole_only_if_the_target_ended_it(
         (_, fault) = events
         assert isinstance(fault, Fault)
         assert fault.failure.flag == "UC"
+
+
+@pytest.mark.parametrize("how", ["close_notify", "close"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=str)
+def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target_has_gone(
+    authority: trustme.CA, version: ssl.TLSVersion, how: str
+) -> None:
+    """The client reads slowly: uvloop's transport takes in the end of the answer, and gives it up at the FIN."""
+    paused, body, rest = threading.Event(), bytearray(), b"r" * 40_000
+    server, tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    server.maximum_version = version
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(tls)
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.wrap_socket(listener.accept()[0], server_side=True) as wrapped:
+            wrapped.recv(1000)
+            wrapped.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            wrapped.sendall(b"begun")
+            paused.wait(10)
+            wrapped.sendall(rest)
+            wrapped.settimeout(0.3)  # nobody answers the close_notify, for nobody reads
+            end(wrapped, how)
+
+    async def scene(port: int) -> list[object]:
+        target, events = Target(), []
+        connection = ServerConnection(cast("Any", target), Wheel(asyncio.get_running_loop().time))
+
+        def send_body(_client: object, _exchange: object, pieces: list[bytes]) -> None:
+            body.extend(b"".join(pieces))
+            connection.pause_reading()
+            paused.set()
+
+        exchange = Exchange(
+            cast("Any", type("Client", (), {"send_body": send_body})()), b"GET", b"/", RequestFields([]), 0
+        )
+
+        async def live() -> None:
+            while True:
+                events.append(await exchange.event())
+                body.extend(b"".join(exchange.first_pieces))
+                exchange.first_pieces = []
+                if body:
+                    connection.pause_reading()
+                    paused.set()
+
+        exchange.run(live())
+        async with asyncio.timeout(20):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, "127.0.0.1", port, ssl=tls, server_hostname="localhost"
+            )
+            exchange.attach(connection, b"GET / HTTP/1.1\r\n\r\n")
+            await target.is_gone.wait()
+        return events
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            events = runner.run(scene(listener.getsockname()[1]))
+        thread.join(10)
+    assert bytes(body) == b"begun" + rest
+    assert (events[-1] is Event.FINISHED) is (how == "close_notify")
+
+
+@pytest.mark.parametrize(("size", "gives_way"), [(100, False), (5000, True)])
+def test_one_whose_chunks_are_tiny_waits_for_everybody_elses_turn(
+    monkeypatch: pytest.MonkeyPatch, size: int, gives_way: bool
+) -> None:
+    async def scene() -> None:
+        loopback, calls = Loopback(), list[str]()
+        connection = loopback.server
+        for call in ("pause_reading", "resume_reading"):
+            monkeypatch.setattr(loopback.server_transport, call, functools.partial(calls.append, call))
+        connection._decoder, connection._framing = ChunkedDecoder(1000, 10), _CHUNKED
+        connection._decode(b"1\r\nx\r\n" * size)
+        assert calls == ["pause_reading"] * gives_way
+        await asyncio.sleep(0)
+        assert calls == ["pause_reading", "resume_reading"] * gives_way
+        loopback.close()
+
+    asyncio.run(scene())
