@@ -227,16 +227,17 @@ def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target
 def test_one_whose_chunks_are_tiny_waits_for_everybody_elses_turn(
     monkeypatch: pytest.MonkeyPatch, size: int, gives_way: bool
 ) -> None:
+    loopback, calls = Loopback(), list[str]()
+    connection = loopback.server
+    for call in ("pause_reading", "resume_reading"):
+        monkeypatch.setattr(loopback.server_transport, call, functools.partial(calls.append, call))
+    connection._decoder, connection._framing = ChunkedDecoder(1000, 10), _CHUNKED
+
     async def scene() -> None:
-        loopback, calls = Loopback(), list[str]()
-        connection = loopback.server
-        for call in ("pause_reading", "resume_reading"):
-            monkeypatch.setattr(loopback.server_transport, call, functools.partial(calls.append, call))
-        connection._decoder, connection._framing = ChunkedDecoder(1000, 10), _CHUNKED
         connection._decode(b"1\r\nx\r\n" * size)
         assert calls == ["pause_reading"] * gives_way
         await asyncio.sleep(0)
         assert calls == ["pause_reading", "resume_reading"] * gives_way
-        loopback.close()
 
-    asyncio.run(scene())
+    loopback.loop.run_until_complete(scene())
+    loopback.close()
