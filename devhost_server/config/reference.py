@@ -188,10 +188,11 @@ without any configuration:
 ```yaml
 {packaged}```
 
-`staging` is shared by a team: it listens on all interfaces, believes proxies in private networks, and gives load
-balancers and colleagues time when it drains. It starts with nothing set; its admin listener is then on loopback, and
-putting it on the network (`DEVHOST_ADMIN_BIND`) needs a token (`DEVHOST_ADMIN_TOKEN`). `prod` leaves no decision to a
-default, says at each what to weigh, and names the variables that it needs at its top.
+`staging` is shared by a team: it listens on all interfaces, believes nobody about the client unless told to
+(`DEVHOST_TRUSTED_PROXIES`), and gives load balancers and colleagues time when it drains. It starts with nothing set;
+its admin listener is then on loopback, and putting it on the network (`DEVHOST_ADMIN_BIND`) needs a token
+(`DEVHOST_ADMIN_TOKEN`). `prod` leaves no decision to a default, says at each what to weigh, and names the variables
+that it needs at its top.
 
 ## Not built in this version
 
