@@ -123,6 +123,12 @@ def abort_many(gateway: WireUnderTest, upstream: ScriptedUpstream, count: int) -
         leave(client, "reset" if number % 2 else "close")
 
 
+def held(gateway: WireUnderTest, worker: int) -> int:
+    """Descriptors of the worker but for those of idle connections to targets, of which more or fewer may be kept."""
+    assert gateway.gateway
+    return descriptors(worker) - int(gateway.gateway.metrics().value("devhost_upstream_connections", state="idle"))
+
+
 @pytest.mark.case("CD-05")
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 def test_aborted_requests_leave_nothing_behind(gateway: WireUnderTest, upstream: ScriptedUpstream, count: int) -> None:
@@ -131,11 +137,11 @@ def test_aborted_requests_leave_nothing_behind(gateway: WireUnderTest, upstream:
     abort_many(gateway, upstream, 200)
     assert gateway.ask().status == 200
     settled(gateway.gateway)
-    files, memory = descriptors(worker), rss_kib(worker)
+    files, memory = held(gateway, worker), rss_kib(worker)
     abort_many(gateway, upstream, count)
     assert gateway.ask().status == 200
     settled(gateway.gateway, 5)
-    wait_until(lambda: descriptors(worker) <= files + 2, 3, "no descriptor being leaked")
+    wait_until(lambda: held(gateway, worker) <= files + 2, 5, "no descriptor being leaked")
     assert rss_kib(worker) - memory < 4 * 1024
 
 
