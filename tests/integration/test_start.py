@@ -196,7 +196,8 @@ def test_port_0_is_any_free_one_and_is_told() -> None:
     gateway.settings["server"]["bind"] = [f"127.0.0.1:{gateway.port}", "127.0.0.1:0"]
     gateway.write_config(gateway.settings)
     with gateway:
-        (ready,) = (line for line in gateway.messages("info") if line.startswith("ready"))
+        # Its workers are ready a moment before the master says so.
+        (ready,) = wait_until(lambda: [line for line in gateway.messages("info") if line.startswith("ready")], 3)
         chosen = int(ready.split("127.0.0.1:")[2].split(",")[0])
         assert chosen
         with RawClient(chosen) as client:
