@@ -217,10 +217,8 @@ def test_an_access_log_that_cannot_be_opened_is_told(file: Path, tmp_path: Path,
 def test_it_says_what_is_ready(workers: int) -> None:
     with EchoGateway(workers=workers) as gateway:
         serving = "1 worker serves" if workers == 1 else "2 workers serve"
-        assert (
-            f"ready: {serving} http://127.0.0.1:{gateway.port}, admin on 127.0.0.1:{gateway.admin_port}"
-            in gateway.messages("info")
-        )
+        line = f"ready: {serving} http://127.0.0.1:{gateway.port}, admin on 127.0.0.1:{gateway.admin_port}"
+        wait_until(lambda: line in gateway.messages("info"), 3)
 
 
 def test_without_an_admin_listener_it_says_so() -> None:
