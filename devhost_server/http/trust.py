@@ -30,19 +30,47 @@ _NODE: Final = re.compile(
 # others make of it (RFC 3875 §4.1.18): X_Real_IP and X!Real!IP are HTTP_X_REAL_IP there.
 _FOLDED: Final = bytes(byte if chr(byte).isalnum() and byte < 0x80 else 0x2D for byte in range(256)).lower()
 
-_FAMILIES: Final = (b"x-forwarded-", b"x-auth-request-", b"x-client-cert-")
+# Each began as what one proxy, balancer or login service says to the applications behind it, which believe it from
+# whoever says it. From strangers it would be a claim. Names that an application may have of its own (X-User, X-Host)
+# are not among them.
+_FAMILIES: Final = (
+    b"x-forwarded-", b"x-real-", b"x-remote-",
+    # Who is logged in: oauth2-proxy, Grafana, Kong, Azure, Google, AWS, Cloudflare, Tailscale, authentik and others.
+    b"x-auth-request-", b"x-webauth-", b"x-authenticated-", b"x-consumer-", b"x-ms-client-principal",
+    b"x-goog-authenticated-user-", b"x-goog-iap-", b"x-amzn-oidc-", b"cf-access-", b"tailscale-user-", b"x-authentik-",
+    b"x-pomerium-", b"x-vouch-",
+    # The client's TLS and certificate.
+    b"x-client-cert-", b"x-ssl-", b"ssl-client-", b"x-amzn-mtls-",
+    # What networks for content tell of the client.
+    b"cloudfront-viewer-", b"x-appengine-", b"x-vercel-ip-",
+)  # fmt: skip
 OWN_FAMILY: Final = b"x-devhost-"
 """What the gateway says to upstreams and other gateways begins with this."""
 _STATEMENTS: Final = frozenset(
     (
         # The address of the client, by the names that proxies, balancers and networks for content give it.
-        b"forwarded", b"x-real-ip", b"x-forwarded", b"forwarded-for", b"client-ip", b"x-client-ip", b"true-client-ip",
-        b"x-cluster-client-ip", b"cf-connecting-ip", b"fastly-client-ip", b"x-remote-ip", b"x-remote-addr",
-        b"x-originating-ip", b"x-original-forwarded-for", b"x-original-for", b"x-original-proto", b"x-original-host",
-        # Another path than the one that was routed: Symfony, Zend and IIS take it from these.
-        b"x-original-url", b"x-original-uri", b"x-rewrite-url",
-        # Who is logged in.
-        b"remote-user", b"remote-groups", b"remote-email", b"remote-name",
+        b"forwarded", b"x-forwarded", b"forwarded-for", b"http-x-forwarded-for", b"client-ip", b"http-client-ip",
+        b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"proxy-client-ip", b"wl-proxy-client-ip",
+        b"x-originating-ip", b"x-original-forwarded-for", b"x-original-for", b"x-original-remote-addr",
+        b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cf-ipcountry", b"fastly-client-ip",
+        b"fly-client-ip", b"x-azure-clientip", b"x-azure-socketip", b"x-envoy-external-address",
+        b"x-nf-client-connection-ip", b"do-connecting-ip", b"x-vercel-forwarded-for", b"incap-client-ip",
+        b"x-sucuri-clientip",
+        # That the request comes from inside: Envoy takes this for permission.
+        b"x-envoy-internal",
+        # The host and scheme that were asked for.
+        b"x-original-host", b"x-http-host-override", b"x-original-proto", b"x-original-scheme", b"x-scheme",
+        b"x-url-scheme", b"front-end-https", b"x-ssl", b"x-https", b"x-arr-ssl", b"fastly-ssl", b"cf-visitor",
+        b"cloudfront-forwarded-proto",
+        # Another path than the one that was routed, or where it is mounted: Symfony, Zend, IIS, Envoy, gunicorn and
+        # many a middleware take it from these.
+        b"x-original-url", b"x-original-uri", b"x-original-path", b"x-original-prefix", b"x-original-method",
+        b"x-rewrite-url", b"x-envoy-original-path", b"x-script-name", b"script-name", b"path-info",
+        # Which files the proxy in front sends for the application: with these, Rack gives away others.
+        b"x-sendfile-type", b"x-accel-mapping",
+        # Who is logged in, and with which certificate (RFC 9440).
+        b"remote-user", b"remote-groups", b"remote-email", b"remote-name", b"x-credential-identifier",
+        b"client-cert", b"client-cert-chain", b"x-client-cert", b"x-client-verify", b"x-client-dn", b"x-arr-clientcert",
     )
 )  # fmt: skip
 MADE_HERE: Final = frozenset((b"forwarded", b"x-real-ip"))

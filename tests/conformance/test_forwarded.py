@@ -187,7 +187,9 @@ def variable(name: str) -> str:
 @pytest.mark.case("XF-83")
 @pytest.mark.parametrize(
     "name", ["X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Server", "Remote-User", "X-Auth-Request-User",
-             "X-Client-Cert-Subject", "X-Devhost-Replay", "True-Client-IP", "X-Original-URL"],
+             "X-Client-Cert-Subject", "X-Devhost-Replay", "True-Client-IP", "X-Original-URL", "X-Remote-User",
+             "X-WebAuth-User", "X-Azure-ClientIP", "Fly-Client-IP", "X-SSL-Client-Verify", "Front-End-Https",
+             "Client-Cert", "Script-Name"],
 )  # fmt: skip
 def test_a_trusted_peer_may_say_what_is_listed_and_no_more(
     trusting: WireUnderTest, upstream: ScriptedUpstream, name: str

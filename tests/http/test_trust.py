@@ -117,14 +117,47 @@ def test_digits_and_letters_do_not_fold() -> None:
     assert fold(b"X--Real-IP") == b"x--real-ip"
 
 
-@pytest.mark.parametrize("name", [b"x-forwarded-user", b"x-auth-request-email", b"remote-user", b"x-client-cert-s"])
-def test_statements_about_users_are_statements(name: bytes) -> None:
-    assert is_statement(name)
+# Of each kind, what products write (see the comments in `trust.py`).
+STATEMENTS = (
+    b"X-Forwarded-User X-Auth-Request-Email Remote-User X-Client-Cert-S X-Remote-User X-Remote-Group X-WebAuth-User "
+    b"X-Azure-ClientIP Fly-Client-IP X-Envoy-External-Address X-SSL-Client-Verify X-SSL-Client-S-DN SSL-Client-Cert "
+    b"Front-End-Https X-Url-Scheme True-Client-IP CF-Connecting-IP X-Cluster-Client-IP X-Client-IP X-Original-URL "
+    b"X-Rewrite-URL Proxy-Client-IP WL-Proxy-Client-IP Client-Cert Client-Cert-Chain X-Real-Port X-Script-Name "
+    b"X-MS-CLIENT-PRINCIPAL-NAME X-Goog-Authenticated-User-Email Tailscale-User-Login Cf-Access-Jwt-Assertion"
+).split()
+OTHERS = (
+    b"X-Forwarder User-Agent X-Custom Remote-Control X-API-Key X-Auth-Token X-Auth-User X-Remote X-Real X-Scheme-Id "
+    b"X-HTTP-Method-Override X-Requested-With X-Original-Filename X-Client-Version Client-Id X-Azure-Ref CF-Ray "
+    b"X-SSLv X-Host X-User X-User-ID X-Envoy-Attempt-Count X-Goog-Api-Key X-MS-Date X-Amz-Date"
+).split()
 
 
-@pytest.mark.parametrize("name", [b"x-forwarder", b"user-agent", b"x-custom", b"remote-control", b"x-api-key"])
-def test_other_fields_are_none(name: bytes) -> None:
-    assert not is_statement(name)
+@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("mark", [b"-", b"_"])
+def test_what_states_who_the_client_is_comes_from_trusted_peers_alone(name: bytes, mark: bytes) -> None:
+    assert is_statement(fold(name))
+    block = b"\r\nHost: a\r\n" + name.replace(b"-", mark) + b": forged"
+    for peer in (STRANGER, PROXY):
+        fields = parse_request_block(block, b"GET", peer)
+        assert isinstance(fields, RequestFields)
+        assert b"forged" not in fields.forward
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_what_is_listed_is_believed_from_a_trusted_peer(name: bytes) -> None:
+    listed = Trust(TRUST.networks, frozenset((name.lower(),)))
+    for address, passes in (("10.0.0.1", True), ("203.0.113.9", False)):
+        fields = parse_request_block(b"\r\nHost: a\r\n" + name + b": said", b"GET", listed.peer(address))
+        assert isinstance(fields, RequestFields)
+        assert (b": said" in fields.forward) is passes
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_fields_pass_from_everybody(name: bytes) -> None:
+    assert not is_statement(fold(name))
+    fields = parse_request_block(b"\r\nHost: a\r\n" + name + b": own", b"GET", STRANGER)
+    assert isinstance(fields, RequestFields)
+    assert name + b": own" in fields.forward
 
 
 # --- who may see -----------------------------------------------------------------------------------------------------
