@@ -181,9 +181,9 @@ class RequestFields:
         """Return the value of the field called `name` (lower-case) if no server can read another one, else None.
 
         That is: all fields of that name have it, those too whose names are the same only to servers that fold names,
-        and the peer is believed about it.
+        the peer is believed about it, and no Connection line takes it away before it reaches one.
         """
-        if name in self.disbelieved:
+        if name in self.disbelieved or (self.nominated and name in _LINES.nominated(self.nominated)):
             return None
         value, folded = self.get(name), fold(name)
         for line in self.lines:

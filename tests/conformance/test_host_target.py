@@ -167,6 +167,8 @@ def test_a_route_is_met_by_the_header_that_it_wants(routed: WireUnderTest, value
         [("X-Canary", "1, 1")],
         [("X-Canary", "1"), ("X_Canary", "0")],
         [("X.Canary", "1")],
+        [("Connection", "X-Canary"), ("X-Canary", "1")],
+        [("X-Canary", "1"), ("Connection", "close, x-canary")],
     ],
 )
 def test_a_header_with_any_other_value_is_not_the_one_that_is_wanted(

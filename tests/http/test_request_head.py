@@ -328,6 +328,17 @@ def test_a_route_hears_a_value_only_if_every_server_does(lines: list[bytes], val
     assert fields_of(*lines).sole(b"x-canary") == value
 
 
+def test_a_route_hears_nothing_that_a_connection_line_takes_away() -> None:
+    """The application would not see it: who asks for another route by it would pass that route's own check by."""
+    for nominating in (b"Connection: X-Team", b"Connection: close, x-team", b"Connection:X-TEAM,"):
+        fields = fields_of(nominating, b"X-Team: blue", b"Cookie: a=b")
+        assert fields.sole(b"x-team") is None
+        assert b"blue" not in fields.forward
+        assert fields.sole(b"cookie") == b"a=b"
+    kept = fields_of(b"Connection: cookie, authorization, upgrade", b"Cookie: a=b", b"Upgrade: foo")
+    assert (kept.sole(b"cookie"), kept.sole(b"upgrade")) == (b"a=b", b"foo")
+
+
 def test_a_route_hears_no_statement_of_a_stranger() -> None:
     lines = [b"X-Forwarded-Proto: https", b"X-Forwarded-For: 6.6.6.6", b"Remote-User: admin"]
     for name in (b"x-forwarded-proto", b"x-forwarded-for", b"remote-user"):
