@@ -231,10 +231,10 @@ def _table(model: type[Options]) -> str:
 
 def _elsewhere(model: type[Options]) -> set[str]:
     """Give the keys that have a table of their own, or stand among those that are not built."""
-    unbuilt = {ServerSection: "server", RouteSection: "routes"}.get(model)
+    place = {ServerSection: ("server",), RouteSection: ("routes", "*")}.get(model)
     sections = {name for name, field in model.model_fields.items() if model_of(field.annotation)}
     optional = {name for name in sections if accepts_none(model.model_fields[name])}
-    return sections - optional | {each.path[-1] for each in UNBUILT if each.path[0] == unbuilt}
+    return sections - optional | {each.path[-1] for each in UNBUILT if each.path[:-1] == place}
 
 
 def _row(name: str, field: FieldInfo) -> str:

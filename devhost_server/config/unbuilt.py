@@ -29,10 +29,12 @@ _OF_UPSTREAMS: Final[tuple[tuple[str, Any, str], ...]] = (
     ("sticky", None, "sticky sessions are"),
     ("slow_start", "0s", "slow start is"),
     ("dns", None, "resolving names anew is"),
+    ("retries.statuses", [], "retrying answers by their status is"),
+    ("retries.methods", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"], "choosing the methods that are retried is"),
 )
 UNBUILT: Final = (
     *(
-        Unbuilt((*place, key), harmless, what)
+        Unbuilt((*place, *key.split(".")), harmless, what)
         for place in (("upstreams", "*"), ("defaults",), ("routes", "*"))
         for key, harmless, what in _OF_UPSTREAMS
     ),

@@ -534,12 +534,13 @@ class TestUnbuilt:
         return problem(tmp_path, self.document(path, value))
 
     def document(self, path, value):
-        if len(path) == 1:
-            return f"{path[0]}: {value}"
-        rest = {"upstreams": "targets: 1", "routes": "to: 1"}.get(path[0], "")
-        if path[1] == "*":
-            return f"{path[0]}: {{name: {{{rest}, {path[2]}: {value}}}}}"
-        return f"{path[0]}: {{{path[1]}: {value}}}"
+        """A file in which the key at `path` stands, and around it what has to be there."""
+        rest = {"upstreams": "targets: 1, ", "routes": "to: 1, "}.get(path[0], "")
+        text = value
+        for depth in reversed(range(len(path))):
+            key = "name" if path[depth] == "*" else path[depth]
+            text = f"{{{rest if depth == 2 else ''}{key}: {text}}}"
+        return text
 
 
 class TestAdminAlone:
