@@ -29,8 +29,10 @@ from devhost_server.admin.shapes import Shape
 from devhost_server.config import ConfigError, Loaded, Settings, Sources, load, load_admin
 from devhost_server.config.hints import suggestion
 from devhost_server.config.layers import gather
+from devhost_server.config.problems import Problem
 from devhost_server.config.schema import json_schema
 from devhost_server.config.show import differences, flat, in_effect, placer, select, to_yaml
+from devhost_server.identity import Identity, IdentityError
 from devhost_server.options import Bind, parse_bind
 from devhost_server.secrecy import masked
 from devhost_server.units import printable, render_duration
@@ -237,11 +239,13 @@ def run() -> None:
 def check(*, as_json: bool) -> None:
     """Check the configuration.
 
-    Prints the routes, or everything that is wrong, each with its place.
+    Prints the routes, or everything that is wrong, each with its place. The user that `server.user` names has to be on
+    this machine.
     """
     sources = _sources()
     try:
         loaded = load(sources)
+        _expect_user(loaded)
     except ConfigError as error:
         if not as_json:
             _refuse(error)
@@ -258,6 +262,16 @@ def check(*, as_json: bool) -> None:
 
 
 cli.add_command(Verb("validate", callback=check.callback, params=check.params[:1], help=check.help, hidden=True))
+
+
+def _expect_user(loaded: Loaded) -> None:
+    """Look whether `server.user` is on this machine, which a start as root needs. Raises `ConfigError`."""
+    user = loaded.settings.server.user
+    try:
+        if user is not None:
+            Identity.find(user)
+    except IdentityError as error:
+        raise ConfigError((Problem.at(loaded.origins["server.user"], "server.user", str(error)),)) from None
 
 
 def _listening(binds: Iterable[str]) -> str:

@@ -37,9 +37,7 @@ class Identity:
         if group:
             gid = _group(group)
         if gid is None:
-            raise IdentityError(
-                f"server.user: the user {name} has no entry on this machine; give a group too: {name}:GROUP"
-            )
+            raise IdentityError(f"the user {name} has no entry on this machine; give a group too: {name}:GROUP")
         return cls(name, uid, gid, (gid,) if group else _groups(uid, gid))
 
     def become(self, *, dumpable: bool = False) -> None:
@@ -73,7 +71,7 @@ def _user(name: str) -> tuple[int, int | None]:
     except KeyError:
         if name.isdigit():
             return int(name), None
-        raise IdentityError(f"server.user: there is no user {name} on this machine") from None
+        raise IdentityError(f"there is no user {name} on this machine") from None
     return entry.pw_uid, entry.pw_gid
 
 
@@ -83,7 +81,7 @@ def _group(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise IdentityError(f"server.user: there is no group {name} on this machine") from None
+        raise IdentityError(f"there is no group {name} on this machine") from None
 
 
 def _groups(uid: int, gid: int) -> tuple[int, ...]:

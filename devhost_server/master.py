@@ -657,7 +657,12 @@ def _companions(
 
 def _identity(user: str | None) -> Identity | None:
     """Return whom the other processes are to become, None if that is nobody else. Raises `IdentityError`."""
-    return Identity.find(user) if user is not None and not os.geteuid() else None
+    if user is None or os.geteuid():
+        return None
+    try:
+        return Identity.find(user)
+    except IdentityError as error:
+        raise IdentityError(f"server.user: {error}") from None
 
 
 def _say_who_runs(user: str | None) -> None:

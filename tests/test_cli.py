@@ -139,6 +139,23 @@ def test_check_says_everything_that_is_wrong():
     assert summary == "2 mistakes in the configuration"
 
 
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("no-such-user", "there is no user no-such-user on this machine"),
+        ("nobody:no-such-group", "there is no group no-such-group on this machine"),
+        ("4000000", "the user 4000000 has no entry on this machine; give a group too: 4000000:GROUP"),
+    ],
+)
+def test_check_looks_for_the_user(user, said):
+    write(f"server:\n  user: {user!r}\n")
+    stderr = run("check", code=1).stderr
+    assert stderr == f"config/devhost.yaml:2:9: server.user: {said}\n1 mistake in the configuration\n"
+    (error,) = json.loads(run("check", "--json", code=1).stdout)["errors"]
+    assert (error["key"], error["message"]) == ("server.user", said)
+    assert run("--set", "server.user=nobody", "check").stdout
+
+
 def test_check_as_json():
     good = json.loads(run("check", "--json").stdout)
     assert good["ok"]
