@@ -1,8 +1,10 @@
 """Ports: free ones, ones that refuse, and ones that swallow connection attempts."""
 
 import contextlib
+import errno
 import itertools
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -70,6 +72,20 @@ def blackhole() -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
+
+
+def ready(sock: socket.socket, event: int, timeout: float | None) -> None:
+    """Wait until a socket is ready for `select.POLLIN` or `POLLOUT`. Raises TimeoutError, and OSError if it is closed.
+
+    Unlike a time-out of the socket, this one is the caller's alone.
+    """
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    waiting = select.poll()
+    waiting.register(descriptor, event)
+    if not waiting.poll(None if timeout is None else max(timeout, 0) * 1000):
+        raise TimeoutError("timed out")
 
 
 def accepts(port: int, host: str = "127.0.0.1") -> bool:

@@ -1,10 +1,13 @@
 """The server side of a TLS connection that can also end in the ways in which good manners forbid it to."""
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
 import time
+
+from tests.support.net import ready
 
 _PIECE = 65536
 _RECORD = 16384
@@ -13,6 +16,7 @@ _RECORD = 16384
 class TlsSocket:
     """What `Wire` asks of a socket, over TLS; one thread may read while another one writes or ends it.
 
+    Hence each call brings its own time-out, in seconds.
     A FIN without close_notify reads as an end too: `said_goodbye` tells the two apart.
     """
 
@@ -25,45 +29,40 @@ class TlsSocket:
         self._order = threading.Lock()  # of what is sent
         self._unsent = bytearray()
         self._early = bytearray()  # read before our own close_notify, which may not be overtaken
-        self._timeout: float | None = 10.0
 
-    def handshake(self) -> None:
+    def handshake(self, timeout: float = 10.0) -> None:
         """Begin; raises OSError where the other side does not speak TLS or does not like our certificate."""
-        self.raw.settimeout(self._timeout)
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                self._flush(self._timeout)
-                self._take_in()
+                self._flush(timeout)
+                self._take_in(timeout)
             else:
-                self._flush(self._timeout)
+                self._flush(timeout)
                 return
 
-    def _flush(self, timeout: float | None) -> None:
+    def _flush(self, timeout: float) -> None:
         """Send what TLS has to say; what does not go in time goes with the next call."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         with self._order:
             with self._state:
                 self._unsent += self._out.read()
             while self._unsent:
-                self.raw.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.0001))
-                del self._unsent[: self.raw.send(self._unsent[:_PIECE])]
+                ready(self.raw, select.POLLOUT, deadline - time.monotonic())
+                del self._unsent[: self.raw.send(self._unsent[:_PIECE], socket.MSG_DONTWAIT)]
 
-    def _take_in(self) -> None:
+    def _take_in(self, timeout: float) -> None:
         """Wait for bytes and give them to TLS; the lock is not held while waiting."""
-        data = self.raw.recv(_PIECE)
+        ready(self.raw, select.POLLIN, timeout)
+        data = self.raw.recv(_PIECE, socket.MSG_DONTWAIT)
         with self._state:
             if data:
                 self._in.write(data)
             else:
                 self._in.write_eof()
 
-    def settimeout(self, timeout: float | None) -> None:
-        """As a socket's."""
-        self._timeout = timeout
-
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, timeout: float) -> bytes:
         """As a socket's. Raises OSError for what is no TLS."""
         if self._early:
             data = bytes(self._early)
@@ -74,8 +73,7 @@ class TlsSocket:
                 with self._state:
                     data = self._tls.read(size)
             except ssl.SSLWantReadError:
-                self.raw.settimeout(self._timeout)
-                self._take_in()
+                self._take_in(timeout)
             except ssl.SSLZeroReturnError:
                 self.said_goodbye = True
                 return b""
@@ -85,19 +83,13 @@ class TlsSocket:
                 self.said_goodbye |= not data
                 return data
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, timeout: float) -> int:
         """Send a record. After a TimeoutError it is under way all the same."""
-        self._flush(self._timeout)
+        self._flush(timeout)
         with self._state:
             size = self._tls.write(bytes(data[:_RECORD]))
-        self._flush(self._timeout)
+        self._flush(timeout)
         return size
-
-    def sendall(self, data: bytes) -> None:
-        """As a socket's."""
-        view = memoryview(data)
-        while view:
-            view = view[self.send(view) :]
 
     def shutdown(self, how: int) -> None:
         """End our side with close_notify and FIN, or drop the connection where both sides are to end."""

@@ -1,12 +1,14 @@
 """A socket with a read buffer, a deadline on every wait, and a memory of how the other side ended."""
 
 import contextlib
+import select
 import socket
 import struct
 import threading
 import time
 from typing import Literal
 
+from tests.support.net import ready
 from tests.support.secure import TlsSocket
 from tests.support.waiting import patient
 
@@ -49,8 +51,7 @@ class Wire:
         if self.end:
             return False
         try:
-            self.sock.settimeout(patient(self.timeout) if timeout is None else max(timeout, 0.0001))
-            data = self.sock.recv(262144)
+            data = self._receive(patient(self.timeout) if timeout is None else timeout)
         except (TimeoutError, BlockingIOError) as error:
             raise TimeoutError(f"nothing came in time; so far {bytes(self.received[-300:])!r}") from error
         except OSError:
@@ -120,17 +121,19 @@ class Wire:
 
     def send(self, data: bytes, timeout: float | None = None) -> None:
         """Send all of `data`. Raises TimeoutError when the other side does not take it in time."""
-        self.sock.settimeout(self.timeout if timeout is None else timeout)
-        self.sock.sendall(data)
+        timeout = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        view = memoryview(data)
+        while view:
+            view = view[self._send_some(view, deadline - time.monotonic()) :]
         self.sent += len(data)
 
     def send_what_fits(self, data: bytes, timeout: float) -> int:
         """Send until done or until the other side has taken nothing for `timeout` seconds; how much went."""
-        self.sock.settimeout(timeout)
         view, went = memoryview(data), 0
         while went < len(data):
             try:
-                size = self.sock.send(view[went : went + 65536])
+                size = self._send_some(view[went : went + 65536], timeout)
             except TimeoutError:
                 break
             went += size
@@ -184,6 +187,22 @@ class Wire:
                     self.sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     self._ended("rst")
+
+    # A thread may read while another one writes: the time-out of a socket would be both's, so none is set here.
+
+    def _receive(self, timeout: float) -> bytes:
+        if isinstance(self.sock, TlsSocket):
+            return self.sock.recv(262144, timeout)
+        ready(self.sock, select.POLLIN, timeout)
+        return self.sock.recv(262144, socket.MSG_DONTWAIT)
+
+    def _send_some(self, data: memoryview, timeout: float) -> int:
+        if isinstance(self.sock, TlsSocket):
+            return self.sock.send(data, timeout)
+        ready(self.sock, select.POLLOUT, timeout)
+        with contextlib.suppress(BlockingIOError):  # another thread was quicker
+            return self.sock.send(data, socket.MSG_DONTWAIT)
+        return 0
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + patient(self.timeout if timeout is None else timeout)
