@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -302,12 +303,17 @@ def speak_plain(connection: UpstreamConnection) -> None:
 def test_a_replica_whose_connections_hang_is_avoided_after_a_second(
     replicas: Gateway, upstream: ScriptedUpstream
 ) -> None:
+    def late() -> list[dict[str, Any]]:
+        lines = [line for line in replicas.access_log() if line["host"] == "hanging.test"]
+        return [line for line in lines if line["target"] != "/first"]
+
     with opened(replicas) as door:
-        first = [door.send(host="hanging.test") for _ in range(4)]
+        first = [door.send(host="hanging.test", target="/first") for _ in range(4)]
         assert [client.read_response().status for client in first] == [200] * 4, "late, but not in vain"
-        start = time.monotonic()
         assert answers_of(door, "hanging.test", 100) == {200: 100}
-        assert seconds_since(start) < 2.5, "one that hung would have taken three seconds"
+        lines = wait_until(lambda: (found := late()) and len(found) == 100 and found, 2, "a line of each")
+        # Of each one: a hundred together may take as long as one that hung.
+        assert max(line["duration_ms"] for line in lines) < 2500, "one that hung would have taken three seconds"
 
 
 def test_a_replica_that_comes_back_is_used_again(
@@ -342,7 +348,7 @@ def test_an_idle_connection_is_given_up_before_its_target_does(wire: WireUnderTe
     (connection,) = upstream.connections
     start = time.monotonic()
     wait_until(lambda: connection.left or connection.sock.fileno() < 0, 5, "the gateway closing it")
-    assert 0.5 < seconds_since(start) < 2
+    assert 0.5 < seconds_since(start) < patient(2)
 
 
 def test_a_target_that_takes_no_more_requests_gets_none(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
