@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "plain_only(reason): run over plain http alone")
+    config.addinivalue_line("markers", "long_over_tls: takes its time, and over TLS only with `-m long`")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -300,6 +300,7 @@ def speak_plain(connection: UpstreamConnection) -> None:
 
 
 @pytest.mark.case("RT-07")
+@pytest.mark.long_over_tls
 def test_a_replica_whose_connections_hang_is_avoided_after_a_second(
     replicas: Gateway, upstream: ScriptedUpstream
 ) -> None:

@@ -294,6 +294,7 @@ def test_compression_is_negotiated_end_to_end(wire: WireUnderTest, upstream: Scr
 
 
 @pytest.mark.case("WS-28")
+@pytest.mark.long_over_tls
 def test_an_upstream_that_stops_reading_throttles_the_client(wire: WireUnderTest, upstream: ScriptedUpstream) -> None:
     go = threading.Event()
     upstream.serve(lambda connection, received: (connection.send(acceptance(received)), connection.pause(go)))
@@ -441,6 +442,7 @@ def test_a_half_closed_tunnel_still_carries_the_other_direction(
 
 
 @pytest.mark.case("WS-34")
+@pytest.mark.long_over_tls
 def test_an_idle_tunnel_ends_at_its_own_timeout_which_traffic_resets(
     gateway: WireUnderTest, upstream: ScriptedUpstream
 ) -> None:

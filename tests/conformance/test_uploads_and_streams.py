@@ -148,6 +148,7 @@ def test_an_event_stream_may_be_silent_for_as_long_as_a_tunnel(
     assert (answer.complete, answer.body) == (True, b"data: 1\n\n")
 
 
+@pytest.mark.long_over_tls
 def test_an_event_stream_is_cut_after_tunnel_idle(small: WireUnderTest, upstream: ScriptedUpstream) -> None:
     upstream.serve(streaming)
     start = time.monotonic()

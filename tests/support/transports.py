@@ -37,7 +37,7 @@ _OVER_TLS: Final = frozenset(
 )
 
 
-# Of these, what has to do with TLS least and takes longest waits for `-m long`.
+# Of these, what has to do with TLS least and takes longest waits for `-m long`; so do tests marked `long_over_tls`.
 _LONG_OVER_TLS: Final = frozenset(("test_slow_bodies",))
 # Without TCP there is no reset, and no port to refuse at: what is left is run with `-m long`.
 _OVER_UNIX: Final = frozenset(
@@ -54,7 +54,8 @@ def transports_of(metafunc: pytest.Metafunc) -> list[object]:
     if metafunc.config.getoption("--peer") != "devhost" or metafunc.definition.get_closest_marker("plain_only"):
         return found
     if module in _OVER_TLS:
-        found.append(pytest.param("https", id="https", marks=[pytest.mark.long] if module in _LONG_OVER_TLS else []))
+        is_long = module in _LONG_OVER_TLS or metafunc.definition.get_closest_marker("long_over_tls")
+        found.append(pytest.param("https", id="https", marks=[pytest.mark.long] if is_long else []))
     if module in _OVER_UNIX:
         found.append(pytest.param("unix", id="unix", marks=pytest.mark.long))
     return found
