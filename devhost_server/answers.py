@@ -109,7 +109,7 @@ def _facts(x: Exchange, fault: Fault, instance: bytes, failing_since: int) -> pa
         owner=None if route is None else route.owner,
         upstream=None if route is None or route.upstream is None else route.upstream.name,
         target_addr=None if target is None else target.address,
-        tried=tuple(x.tried),
+        tried=x.tried,
         since=since,
         instance=instance.decode(),
     )

@@ -5,7 +5,7 @@ tells the request's life, waits for them. There is no task and no future in betw
 to its next wait there and then, within the parser callback that met the event.
 """
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -66,7 +66,6 @@ class Exchange:
         "finished_early",
         "first_pieces",
         "has_content",
-        "hops_left",
         "host",
         "method",
         "old",
@@ -101,7 +100,6 @@ class Exchange:
         self.host = b""
         self.client_address = b""
         self.request_id = b""
-        self.hops_left = -1  # how many more may pass it on, where that is counted
         self.counted_as: bytes | None = None  # for `limits.in_flight_per_client`
         # What was decided.
         self.route: Route | None = None
@@ -117,7 +115,7 @@ class Exchange:
         self.place: Uploads | None = None  # taken at the target while it is incomplete
         # What came back.
         self.response: ResponseHead | None = None
-        self.first_pieces: list[bytes] = []
+        self.first_pieces: Sequence[bytes] = ()  # what came of its body with its head
         self.has_content = False  # the response has a body
         self.finished_early = False  # the whole response came with its head
         self.response_started = False  # bytes of a final response have been handed to the client
@@ -131,7 +129,7 @@ class Exchange:
         self.connect_seconds = 0.0
         self.upstream_seconds = 0.0  # from the last sending of the head to the response head
         self.attempts = 0
-        self.tried: list[str] = []
+        self.tried: tuple[str, ...] = ()  # what became of tries that failed, in words
         self.status = 0
         self.bytes_in = 0
         self.bytes_out = 0

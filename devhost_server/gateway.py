@@ -109,33 +109,36 @@ class Gateway:
         if isinstance(route, Fault):
             self.refuse(x, route)
             return
-        if x.fields is not None and x.fields.max_forwards is not None and x.method == b"OPTIONS":
-            # RFC 9110 §7.6.2. TRACE, the other method that counts, is refused as soon as it is read.
-            left = forward.hops_left(x.fields.max_forwards)
-            if not left:
-                self._end_here(x, left)
-                return
-            x.hops_left = left - 1
-        if route.slash or route.respond is not None:
-            lacks_slash = route.slash and normal_path(x.target_path) == route.path
-            if lacks_slash or route.respond is not None:
-                self._respond(x, route, lacks_slash=lacks_slash)
-                return
-
-        is_ready = x.request_complete and not route.buffer_body
-        gone = None if is_ready else await self._gather(x, route)
-        connection = gone or await self._send(x, route)
-        if isinstance(connection, Fault):
-            self.refuse(x, connection)
+        fields = x.fields
+        if (route.answers or fields is None or not fields.plain) and self._answer_here(x, route):
             return
+
+        connection = self._send_at_once(x, route)
+        event = None if connection is None else await x.event()
+        if connection is None or event is not Event.RESPONSE:
+            answered = await self._send(x, route, connection, event)
+            if isinstance(answered, Fault):
+                self.refuse(x, answered)
+                return
+            connection = answered
 
         response = x.response
         if response is None or (response.status == 101 and not _upgrades(x, response)):
             self.refuse(x, _bad_upgrade(x))
-        elif response.status == 101:
+            return
+        if response.status == 101:
             await self._tunnel(x, connection, response)
-        else:
-            await self._answer(x, connection, response)
+            return
+        keep_alive = self._begin_answer(x, connection, response)
+        if not x.finished_early:
+            event = await x.event()
+            if isinstance(event, Fault):
+                self._cut(x, event)
+                return
+            x.client.end_body(connection.trailers)
+        self._part(x, connection)
+        self._close_books(x)
+        x.client.finish(keep_alive=keep_alive)
 
     def _route(self, x: Exchange) -> Route | Fault:
         """Decide who answers, and take the request in for them."""
@@ -157,58 +160,92 @@ class Gateway:
         self.accounts.begin(x, route)
         return route if self.clients.in_flight.most is None else self._join_client(x) or route
 
-    async def _send(self, x: Exchange, route: Route) -> ServerConnection | Fault:
-        """Send the request to targets until one answers; give its connection, or why there is no answer.
+    def _send_at_once(self, x: Exchange, route: Route) -> ServerConnection | None:
+        """Send a request about which there is nothing special, if there is an idle connection for it.
 
-        A try that fails is repeated if it is certain that nothing was executed, or harmless if it was: on another
-        target, or on a fresh connection if an idle one turned out to be dead.
+        The common case, without a coroutine of its own. None leaves everything to `_send`, which begins with the
+        target that was picked here.
+        """
+        upstream, fields = route.upstream, x.fields
+        if upstream is None or fields is None:
+            return None
+        upstream.budget.deposit()
+        if not fields.plain or x.client.private is not None:
+            return None
+        x.target = target = upstream.pick() if upstream.sole is None else upstream.sole
+        if target is None:
+            return None
+        path = x.target_path
+        if route.prefix or target.base_path:
+            rewritten = forward.rewrite(path, route.prefix, target.base_path)
+            if rewritten is None:
+                return None
+            path = rewritten
+        connection = target.take()
+        if connection is None:
+            return None
+        x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
+        x.attempts = 1
+        x.sent_at = time.monotonic()
+        connection.begin(x, self._request_head(x, path, target, route, 0), route.timeouts)
+        return connection
+
+    async def _send(
+        self, x: Exchange, route: Route, connection: ServerConnection | None, event: object
+    ) -> ServerConnection | Fault:
+        """Send the request to targets until one answers; return its connection, or why there is no answer.
+
+        `event` is what came of a first try over `connection`, if there was one. A try that fails is repeated if it is
+        certain that nothing was executed, or harmless if it was: on another target, or on a fresh connection if an
+        idle one turned out to be dead.
         """
         upstream = route.upstream
         if upstream is None:
             return internal_fault()
-        upstream.budget.deposit()
+        if connection is None and (route.buffer_body or not x.request_complete):
+            gone = await self._gather(x, route)
+            if gone is not None:
+                return gone
         tried: list[Target] = []
         private = x.client.private
         own = None if private is None else private.choose(upstream.targets)
-        target = own or upstream.sole or upstream.pick()
+        target = own or x.target or upstream.sole or upstream.pick()
         fresh = False
         while target is not None:
-            path: bytes | None = x.target_path
-            if route.prefix or target.base_path:
-                path = forward.rewrite(x.target_path, route.prefix, target.base_path)
-            if path is None:
-                return BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
-            x.target = target
-            x.attempts += 1
-            held = None if private is None else private.take(target)
-            if held is None and x.request_complete and not fresh:
-                held = target.take()
-            connection = held or await self._acquire(x, target, fresh=fresh)
-            if isinstance(connection, ServerConnection):
-                x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
-                reused = connection.served > 0
-                x.sent_at = time.monotonic()
-                reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
-                head = self._request_head(x, path, target, route, upstream.pass_host, reasons)
-                head = head if x.hops_left < 0 else forward.with_hops_left(head, x.hops_left)
-                x.attach(connection, head, route.timeouts, reasons)
-                event = await x.event()
-                if event is Event.RESPONSE:
-                    return connection
-                fault = self._attempt_failed(x, target, event)
-                stale = reused and fault.failure is UPSTREAM_RESET and not connection.heard
-            else:
-                fault, stale = connection, False
-                self.accounts.count_target(target, x.method, fault.failure.status)
-            x.leave_place()
-            x.tried.append(fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}")
-            if isinstance(connection, ServerConnection) and connection.is_private:
+            if connection is None:
+                connection, event = await self._try(x, route, target, fresh=fresh)
+            if connection is not None and event is Event.RESPONSE:
+                return connection
+            fault = self._attempt_failed(x, target, connection, event)
+            last, connection = connection, None
+            fresh = last is not None and _was_stale(last, fault)
+            if fault.failure is BAD_REQUEST or (last is not None and last.is_private):
                 return fault  # over another connection the target would take it for somebody else's
-            target = self._next_try(x, upstream, target, tried, fault, stale=stale)
-            fresh = stale
+            target = self._next_try(x, upstream, target, tried, fault, stale=fresh)
             if target is None:
                 return fault
         return internal_fault()
+
+    async def _try(
+        self, x: Exchange, route: Route, target: Target, *, fresh: bool
+    ) -> tuple[ServerConnection | None, object]:
+        """Send the request to `target` and wait for what comes of it.
+
+        Returns the connection over which it went, None if there was none, and the event.
+        """
+        path = forward.rewrite(x.target_path, route.prefix, target.base_path)
+        if path is None:
+            return None, BAD_REQUEST("The path climbs or hides the part that this route cuts off or puts before it.")
+        x.target = target
+        x.attempts += 1
+        connection = await self._acquire(x, target, fresh=fresh)
+        if isinstance(connection, Fault):
+            return None, connection
+        x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
+        x.sent_at = time.monotonic()
+        reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
+        x.attach(connection, self._request_head(x, path, target, route, reasons), route.timeouts, reasons)
+        return connection, await x.event()
 
     async def _gather(self, x: Exchange, route: Route) -> Fault | None:
         """Wait until enough of the body is there to be worth a connection: all, or 16 KiB, or what comes in a second.
@@ -274,13 +311,19 @@ class Gateway:
             return event if isinstance(event, Fault) else None
 
     async def _acquire(self, x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | Fault:
-        """Wait for a connection to the target: one that becomes free, or a new one, whichever is ready first."""
-        if not x.request_complete:
+        """Take an idle connection to the target, or wait: for one that becomes free or a new one, whichever is first.
+
+        A client that has authenticated one goes on with that.
+        """
+        private = x.client.private
+        held = None if private is None else private.take(target)
+        if held is None and not x.request_complete:
             fault = await self._find_place(x, target)
-            idle = target.take() if fault is None and not fresh else None
-            if fault is not None or idle is not None:
-                return fault or idle or internal_fault()
-        waiter = target.wait_for(x, fresh=fresh)
+            if fault is not None:
+                return fault
+        if held is None and not fresh:
+            held = target.take()
+        waiter = target.wait_for(x, fresh=fresh) if held is None else held
         if isinstance(waiter, Waiter):
             event: ServerConnection | Fault = await x.event()
             if isinstance(event, Fault):
@@ -307,12 +350,15 @@ class Gateway:
             self.accounts.count_retry(upstream, "connect" if free else "reset")
         return again
 
-    def _attempt_failed(self, x: Exchange, target: Target, event: object) -> Fault:
-        """Part from a connection that brought no response."""
+    def _attempt_failed(self, x: Exchange, target: Target, connection: ServerConnection | None, event: object) -> Fault:
+        """Part from a connection that brought no response, if there was one; return what is wrong."""
         self._drop_connection(x)
         fault = event if isinstance(event, Fault) else internal_fault()
-        if fault.failure.blame is Blame.UPSTREAM:
-            self.accounts.count_target(target, x.method, fault.failure.status)
+        x.leave_place()
+        if fault.failure.blame is not Blame.CLIENT:
+            if connection is None or fault.failure.blame is Blame.UPSTREAM:
+                self.accounts.count_target(target, x.method, fault.failure.status)
+            x.tried += (fault.detail if target.address in fault.detail else f"{target.address}: {fault.detail}",)
         return fault
 
     def _reasons(self, x: Exchange, route: Route, connection: ServerConnection) -> int:
@@ -329,63 +375,58 @@ class Gateway:
             challenged=bool(connection.reasons & Reason.CHALLENGE),
         )
 
-    def _request_head(
-        self, x: Exchange, path: bytes, target: Target, route: Route, pass_host: bool, reasons: int
-    ) -> bytes:
+    def _request_head(self, x: Exchange, path: bytes, target: Target, route: Route, reasons: int) -> bytes:
         fields = x.fields
-        if fields is None:
+        if fields is None or route.upstream is None:
             raise ValueError(x)
-        hop = fields.hop
-        if reasons or x.old or fields.trailer is not None or x.buffer is not None:
-            hop = _hop_lines(x, fields, route, reasons)
-        prefix = route.prefix_line
-        if fields.forwarded_prefix is not None:
-            prefix = forward.prefix_line(fields.forwarded_prefix, route.public_prefix)
-        if pass_host and x.host and x.host is fields.host and not x.old:
+        hop, prefix = fields.hop, route.prefix_line
+        if not fields.plain or x.old:
+            if reasons or x.old or fields.trailer is not None or x.buffer is not None:
+                hop = _hop_lines(x, fields, route, reasons)
+            if fields.forwarded_prefix is not None:
+                prefix = forward.prefix_line(fields.forwarded_prefix, route.public_prefix)
+        host, pass_host = x.host, route.upstream.pass_host
+        if pass_host and host and host is fields.host and not x.old:
             # The common case; with the same fields, all but method, path and id is the same.
             if not fields.head_before:
                 fields.head_before, fields.head_behind = forward.around_request_id(
-                    fields, x.client.peer, self.snapshot.instance, old=False, host=x.host, host_line=None
+                    fields, x.client.peer, self.snapshot.instance, old=False, host=host, host_line=None
                 )
-            return b"".join((x.method, b" ", path, fields.head_before, x.request_id, prefix, fields.head_behind, hop))
-        return forward.request_head(
-            x.method,
-            path,
-            fields,
-            old=x.old,
-            host=x.host or target.authority,
-            host_line=x.host if pass_host and x.host else target.authority,
-            peer=x.client.peer,
-            request_id=x.request_id,
-            instance=self.snapshot.instance,
-            prefix=prefix,
-            hop=hop,
-        )
+            head = b"".join((x.method, b" ", path, fields.head_before, x.request_id, prefix, fields.head_behind, hop))
+        else:
+            head = forward.request_head(
+                x.method,
+                path,
+                fields,
+                old=x.old,
+                host=host or target.authority,
+                host_line=host if pass_host and host else target.authority,
+                peer=x.client.peer,
+                request_id=x.request_id,
+                instance=self.snapshot.instance,
+                prefix=prefix,
+                hop=hop,
+            )
+        if fields.max_forwards is not None and x.method == b"OPTIONS":
+            return forward.with_one_hop_less(head, fields.max_forwards)
+        return head
 
-    async def _answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
-        """Pass the response on; what has come of it already goes out with the head."""
+    def _begin_answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> bool:
+        """Send the head of the response and what has come of its body; return whether the client's connection stays."""
         client = x.client
         x.status = response.status
         keep_alive = self._keeps_alive(x)
-        has_body = x.has_content
-        unbounded = has_body and response.length is None
-        chunked_body = unbounded and not x.old
-        if unbounded and x.old:
-            keep_alive = False  # the end of the body is the end of the connection (RFC 9112 §6.3 item 8)
-        if x.finished_early and not x.request_complete:
-            keep_alive = False
         framing = b"" if response.dated else b"\r\n" + replies.date_line()  # RFC 9110 §6.6.1
-        framing += b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
-        if x.old or not keep_alive:
-            framing += _connection_lines(x, keep_alive=keep_alive)
-        if response.status == 426 and response.upgrade is not None:
-            framing += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
-
+        chunked_body = False
+        if not (response.plain and keep_alive and x.request_complete) or x.old:
+            keep_alive = keep_alive and not _ends_connection(x, response)
+            chunked_body = x.has_content and response.length is None and not x.old
+            framing += _framing_lines(x, response, chunked_body=chunked_body, keep_alive=keep_alive)
+            if response.event_stream:
+                keepalive.keep_alive(client.transport)
         x.response_started = True
         if x.buffer is not None:
             x.body_taken()
-        if response.event_stream:
-            keepalive.keep_alive(client.transport)
         trailers = connection.trailers if x.finished_early and response.chunked else b""
         client.send_response(
             x,
@@ -394,17 +435,9 @@ class Gateway:
             chunked_body=chunked_body,
             complete=x.finished_early and not trailers,
         )
-        if not x.finished_early:
-            event = await x.event()
-            if isinstance(event, Fault):
-                self._cut(x, event)
-                return
-            client.end_body(connection.trailers)
-        elif trailers:
+        if trailers:
             client.end_body(trailers)
-        self._part(x, connection)
-        self._close_books(x)
-        client.finish(keep_alive=keep_alive)
+        return keep_alive
 
     async def _tunnel(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
         """Join the two connections until either ends."""
@@ -499,6 +532,21 @@ class Gateway:
         speaks_for_others = peer.trusted if fields is None else bool(fields.disbelieved) and not peer.trusted
         return not speaks_for_others and audience.includes(x.client_address)
 
+    def _answer_here(self, x: Exchange, route: Route) -> bool:
+        """Answer what goes to no target; False if this does."""
+        hops = None if x.fields is None else x.fields.max_forwards
+        if hops is not None and x.method == b"OPTIONS":
+            # RFC 9110 §7.6.2. TRACE, the other method that counts, is refused as soon as it is read.
+            left = forward.hops_left(hops)
+            if not left:
+                self._end_here(x, left)
+                return True
+        lacks_slash = route.slash and normal_path(x.target_path) == route.path
+        if lacks_slash or route.respond is not None:
+            self._respond(x, route, lacks_slash=lacks_slash)
+            return True
+        return False
+
     def _respond(self, x: Exchange, route: Route, *, lacks_slash: bool) -> None:
         """Answer from the configuration."""
         keep_alive = self._keeps_alive(x) and x.request_complete
@@ -543,7 +591,7 @@ class Gateway:
 
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
         """Give the connection back."""
-        if connection.reasons & Reason.SURPLUS and x.route is not None:
+        if connection.reasons and connection.reasons & Reason.SURPLUS and x.route is not None:
             self.accounts.count_surplus(x.route)
         if x.target is not None:
             x.target.release(connection)
@@ -620,6 +668,11 @@ class Gateway:
         self.clients.write_gauges()
 
 
+def _was_stale(connection: ServerConnection, fault: Fault) -> bool:
+    """Return whether a target closed an idle connection at the moment in which it was used."""
+    return connection.served > 1 and fault.failure is UPSTREAM_RESET and not connection.heard
+
+
 def _awaits_continue(x: Exchange) -> bool:
     """Return whether the client may be waiting for a 100 before it sends its body."""
     return x.fields is not None and x.fields.expect_continue and not x.continued
@@ -643,6 +696,24 @@ def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
     if not keep_alive:
         return b"\r\nConnection: close"
     return b"\r\nConnection: keep-alive" if x.old else b""
+
+
+def _ends_connection(x: Exchange, response: "ResponseHead") -> bool:
+    """Return whether the answer ends the client's connection, whatever the client asked for."""
+    if x.finished_early and not x.request_complete:
+        return True
+    # To HTTP/1.0, the end of a body without a length is the end of the connection (RFC 9112 §6.3 item 8).
+    return x.old and x.has_content and response.length is None
+
+
+def _framing_lines(x: Exchange, response: "ResponseHead", *, chunked_body: bool, keep_alive: bool) -> bytes:
+    """Return the lines that say how the answer is framed and whether its connection stays."""
+    lines = b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
+    if x.old or not keep_alive:
+        lines += _connection_lines(x, keep_alive=keep_alive)
+    if response.status == 426 and response.upgrade is not None:
+        lines += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
+    return lines
 
 
 def _upgrades(x: Exchange, response: "ResponseHead") -> bool:

@@ -65,6 +65,7 @@ class Route:
     """A route as a worker serves it."""
 
     __slots__ = (
+        "answers",
         "buffer_body",
         "cell",
         "code_cells",
@@ -113,6 +114,7 @@ class Route:
         self.public_prefix = quote(self.prefix, safe=_PATH_SAFE).encode()  # as it is told to upstreams
         self.prefix_line = b"\r\nX-Forwarded-Prefix: " + self.public_prefix if self.prefix else b""
         self.slash = slash  # whether `path` itself is redirected
+        self.answers = slash or respond is not None  # whether some of its requests go to no target
         self.details = details
         self.timeouts = timeouts  # instead of the upstream's
         self.upgrades = upgrades  # names of the protocols that may be offered to targets

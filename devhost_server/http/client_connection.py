@@ -8,6 +8,7 @@ knows nothing of upstreams.
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from devhost_server.deadlines import NEVER
@@ -593,7 +594,7 @@ class ClientConnection(asyncio.Protocol):
     # -- the way back -------------------------------------------------------------------------------------------------
 
     def send_response(
-        self, exchange: Exchange, head: bytes, pieces: list[bytes], *, chunked_body: bool, complete: bool
+        self, exchange: Exchange, head: bytes, pieces: Sequence[bytes], *, chunked_body: bool, complete: bool
     ) -> None:
         """Send a final response head and what there is of its body, which is framed as chunks if `chunked_body`.
 
@@ -638,16 +639,18 @@ class ClientConnection(asyncio.Protocol):
     def finish(self, *, keep_alive: bool) -> None:
         """End the exchange; what follows on this connection is the next request, or its end."""
         exchange, self.exchange = self.exchange, None
-        if self._state == _CLOSED or self._state == _TUNNEL or self.transport.is_closing():  # noqa: PLR1714 -- speed
+        if self._state >= _CLOSED or self.transport.is_closing():
             return
-        complete = exchange is None or exchange.request_complete
-        if not keep_alive or not complete:
-            self._hang_up(complete=complete)
+        if not keep_alive or not (exchange is None or exchange.request_complete):
+            self._hang_up(complete=exchange is None or exchange.request_complete)
             return
         self._state = _IDLE
         if self._write_paused:
             return  # the deadline is that of writing; reading and the next request wait for `resume_writing`
-        self.arm(self.gateway.clients.idle_seconds)
+        gateway = self.gateway
+        self.deadline = gateway.wheel.now + gateway.clients.idle_seconds  # `arm`, without the call
+        if self.deadline < self.visit:
+            gateway.wheel.watch(self)
         if self._buffer:
             self._stand_in_line()
         elif self._paused_for:

@@ -113,9 +113,9 @@ def hops_left(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= _HOPS_DIGITS else None
 
 
-def with_hops_left(head: bytes, left: int) -> bytes:
-    """Return the head of a request whose Max-Forwards is now `left`."""
-    return _MAX_FORWARDS.sub(b"\\g<1> %d" % left, head, count=1)
+def with_one_hop_less(head: bytes, value: bytes) -> bytes:
+    """Return the head of a request whose Max-Forwards was `value`, which is a number above 0."""
+    return _MAX_FORWARDS.sub(b"\\g<1> %d" % (int(value) - 1), head, count=1)
 
 
 def prefix_line(theirs: bytes, ours: bytes) -> bytes:

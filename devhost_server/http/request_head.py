@@ -133,7 +133,7 @@ class RequestFields:
         self.nominated: list[bytes] = []
         self.forward = b""
         self.hop = _NO_HOP
-        self.plain = True  # neither body, upgrade nor credentials of a connection
+        self.plain = True  # nothing in it asks for more than being passed on
         self.host: bytes | None = None
         self.host_at = 0
         self.length: int | None = None
@@ -538,7 +538,15 @@ def _complete(fields: RequestFields, method: bytes) -> RequestFields | Fault:
             return flaw
     if fields.chunked or fields.expect_continue or fields.trailers_welcome:
         fields.hop = hop_lines(fields)
-    fields.plain = not (fields.chunked or fields.length or fields.credentials or fields.upgrade is not None)
+    fields.plain = not (
+        fields.chunked
+        or fields.length
+        or fields.credentials
+        or fields.upgrade is not None
+        or fields.trailer is not None
+        or fields.forwarded_prefix is not None
+        or fields.max_forwards is not None
+    )
     fields.forward = join_block(fields.kept)
     fields.suspect = not fields.host or fields.odd_expectation
     return fields

@@ -51,6 +51,7 @@ class ResponseHead:
         "line",
         "nominated",
         "old",
+        "plain",
         "reasons",
         "status",
         "upgrade",
@@ -62,6 +63,7 @@ class ResponseHead:
         self.line = line
         self.old = old  # HTTP/1.0
         self.bodiless = status < 200 or status in (204, 304)  # whoever asked
+        self.plain = False  # it has content of a known length, and says nothing that matters to a connection
         self.forward = b""
         self.before_id = self.behind_id = b""  # what is sent before and behind the request id, once it was made
         self.length: int | None = None
@@ -230,6 +232,9 @@ def parse_response(status_line: bytes, block: bytes) -> ResponseHead | Fault:
         head.chunked = False  # no content, whatever is said about its framing (RFC 9112 §6.1)
     head.forward = CRLF + CRLF.join(kept) if kept else b""
     head.reasons = reuse.of_answer(close=head.close or head.last or head.idle_seconds == 0, challenge=head.challenge)
+    head.plain = bool(head.length) and not (
+        head.bodiless or head.reasons or head.idle_seconds is not None or head.event_stream or head.upgrade is not None
+    )
     return head
 
 

@@ -286,7 +286,6 @@ class ServerConnection(asyncio.Protocol):
         One that can be used lives until it has been idle too long.
         """
         exchange, self.exchange = self.exchange, None
-        self.deadline = NEVER
         self._decoder = None  # its trailers may be large
         if self._spare >= 0:
             self._close_spare()
@@ -294,6 +293,7 @@ class ServerConnection(asyncio.Protocol):
         if self._state != _DONE or self.transport.is_closing():
             self.reasons = reasons = reasons | Reason.UNFINISHED
         if reasons and reuse.ends(reasons):
+            self.deadline = NEVER
             return reasons
         self._state = _IDLE
         if self._paused:
@@ -303,10 +303,10 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = self._wheel.now + self._idle_seconds
         if self.deadline < self.visit:
             self._wheel.watch(self)
-        if self._framing != _NO_BODY:
-            return reasons
-        self.head_seconds = exchange.upstream_seconds if exchange is not None else 0.0
-        return reasons | Reason.BARE
+        if self._framing == _NO_BODY:
+            self.head_seconds = exchange.upstream_seconds if exchange is not None else 0.0
+            reasons |= Reason.BARE
+        return reasons
 
     @property
     def usable(self) -> bool:
@@ -457,13 +457,40 @@ class ServerConnection(asyncio.Protocol):
             return
         exchange.response = head
         exchange.upstream_seconds = time.monotonic() - exchange.sent_at
+        if (
+            head.plain
+            and len(rest) == head.length
+            and exchange.request_complete
+            and not exchange.bytes_in
+            and exchange.method != b"HEAD"
+        ):
+            # Nearly every answer comes like this: head and body in one piece, and nothing behind.
+            self._framing = _LENGTH
+            self._state = _DONE
+            exchange.first_pieces = [rest]
+            exchange.has_content = exchange.finished_early = True
+            exchange.post(Event.RESPONSE)
+            return
         if head.reasons or head.idle_seconds is not None:
             self._heed(head, exchange)
         if not exchange.request_complete or (exchange.bytes_in and self._unsent()):
             self.reasons |= Reason.EARLY  # the target may never read the rest
         self._state = _BODY
         exchange.has_content = not head.bodiless and exchange.method != b"HEAD"
-        if not exchange.has_content or head.length == 0:
+        self._frame(head, has_content=exchange.has_content)
+        pieces = self._decode(rest)
+        if isinstance(pieces, Fault):
+            self._fail(pieces)
+            return
+        exchange.first_pieces = pieces
+        exchange.finished_early = self._state == _DONE
+        if self._state == _BODY:
+            self._await_more(head)
+        exchange.post(Event.RESPONSE)
+
+    def _frame(self, head: ResponseHead, *, has_content: bool) -> None:
+        """Decide where the body ends."""
+        if not has_content or head.length == 0:
             self._framing = _NO_BODY
         elif head.chunked:
             self._framing = _CHUNKED
@@ -474,21 +501,6 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._framing = _UNTIL_CLOSE
             self.reasons |= Reason.CLOSE
-        if self._framing == _LENGTH and len(rest) == self._left:
-            # Nearly every answer comes like this: head and body in one piece, and nothing behind.
-            self._state = _DONE
-            self.deadline = NEVER
-            pieces: list[bytes] | Fault = [rest] if rest else []
-        else:
-            pieces = self._decode(rest)
-        if isinstance(pieces, Fault):
-            self._fail(pieces)
-            return
-        exchange.first_pieces = pieces
-        exchange.finished_early = self._state == _DONE
-        if self._state == _BODY:
-            self._await_more(head)
-        exchange.post(Event.RESPONSE)
 
     def _heed(self, head: ResponseHead, exchange: Exchange) -> None:
         """Note what a head means for using the connection again, and how soon that has to be."""

@@ -274,7 +274,7 @@ def test_no_alias_survives_even_from_a_trusted_peer(name: bytes, mark: int) -> N
     assert fields_of(b"X-Forwarded" + bytes([mark]) + b"Anything: 1").forward == b""
 
 
-@pytest.mark.parametrize("name", [b"X_Custom", b"x.y", b"X!Real!IPs", b"X--Real-IP", b"Remote_Control"])
+@pytest.mark.parametrize("name", [b"X_Custom", b"x.y", b"X!Realm!IP", b"X--Real-IP", b"Remote_Control"])
 def test_what_is_an_alias_of_nothing_passes(name: bytes) -> None:
     assert fields_of(name + b": 1").forward == b"\r\n" + name + b": 1"
 

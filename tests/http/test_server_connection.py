@@ -199,7 +199,7 @@ def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target
             while True:
                 events.append(await exchange.event())
                 body.extend(b"".join(exchange.first_pieces))
-                exchange.first_pieces = []
+                exchange.first_pieces = ()
                 if body:
                     connection.pause_reading()
                     paused.set()
