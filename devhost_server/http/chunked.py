@@ -38,8 +38,8 @@ class ChunkedDecoder:
     """Decodes one chunked body.
 
     `trailer_limit` bounds the trailer section in bytes, `trailer_lines` in lines; `padded` allows blanks behind a size.
-    Once `done`, `trailers` holds the block of trailer lines that
-    may be passed on and `rest` the bytes behind the body.
+    Once `done`, `trailers` holds the block of trailer lines that may be passed on and `rest` the bytes behind the body;
+    `empty` says that there has been no content so far.
     """
 
     __slots__ = (
@@ -52,6 +52,7 @@ class ChunkedDecoder:
         "_state",
         "_trailer_limit",
         "_trailer_lines",
+        "empty",
         "rest",
         "trailers",
     )
@@ -66,6 +67,7 @@ class ChunkedDecoder:
         self._trailer_limit = trailer_limit
         self._trailer_lines = trailer_lines
         self._size = _PADDED_SIZE if padded else _SIZE
+        self.empty = True
         self.trailers = b""
         self.rest = b""
 
@@ -122,9 +124,13 @@ class ChunkedDecoder:
         if self._extensions > _EXTENSIONS_LIMIT:
             raise ChunkedError("The chunk extensions are too long.")
         self._left = int(found[1], 16)
+        if self._left:
+            self.empty = False
+            self._state = _DATA
+            return end + 2
         # The CRLF of the last chunk's line stays: a trailer section is read as a block, whose lines are led by CRLF.
-        self._state = _DATA if self._left else _TRAILERS
-        return end + 2 if self._left else end
+        self._state = _TRAILERS
+        return end
 
     def _judge_partial(self, line: bytes) -> None:
         """Refuse a size line that cannot become a good one, so that its end is not waited for."""

@@ -34,7 +34,7 @@ SENTENCES: Final = {
     Reason.CREDENTIALS: "a client has authenticated the connection",
     Reason.CLOSE: "the answer ends the connection",
     Reason.CHALLENGE: "the target authenticates connections",
-    Reason.BARE: "bytes may follow an answer that has no body",
+    Reason.BARE: "bytes may follow an answer that has no content",
     Reason.EARLY: "the answer began before the request was sent whole",
     Reason.SURPLUS: "bytes came behind the answer",
     Reason.UNFINISHED: "the exchange was not finished",

@@ -107,7 +107,7 @@ class ServerConnection(asyncio.Protocol):
         self._tls: ssl.SSLObject | None = None
         self._spare = -1  # a second descriptor, which is there while a body is sent over TLS
         self.look: Callable[[int], object] = _nothing_to_read
-        self.head_seconds = 0.0  # how long the last answer took, if it had no body
+        self.head_seconds = 0.0  # how long the last answer took, if it had no content
         self.served = 0  # requests begun on it
         self.apart = False  # it carries an event stream, and takes up no room in the pool
         self._wheel = wheel
@@ -286,7 +286,7 @@ class ServerConnection(asyncio.Protocol):
         One that can be used lives until it has been idle too long.
         """
         exchange, self.exchange = self.exchange, None
-        self._decoder = None  # its trailers may be large
+        decoder, self._decoder = self._decoder, None  # its trailers may be large
         if self._spare >= 0:
             self._close_spare()
         reasons = self.reasons
@@ -303,7 +303,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = self._wheel.now + self._idle_seconds
         if self.deadline < self.visit:
             self._wheel.watch(self)
-        if self._framing == _NO_BODY:
+        if self._framing == _NO_BODY or (decoder is not None and decoder.empty):
             self.head_seconds = exchange.upstream_seconds if exchange is not None else 0.0
             reasons |= Reason.BARE
         return reasons

@@ -265,6 +265,8 @@ def late(answer: bytes, seconds: float) -> Callable[[UpstreamConnection, Receive
         ("GET", b"HTTP/1.1 304 Same\r\nContent-Length: 4\r\n\r\n"),
         ("GET", b"HTTP/1.1 302 There\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"),
         ("POST", b"HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("POST", b"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\n\r\n0;a=b\r\nX-Sum: 1\r\n\r\n"),
     ],
 )
 def test_what_comes_late_behind_an_answer_without_a_body_is_nobodys_answer(
