@@ -7,16 +7,20 @@ to its next wait there and then, within the parser callback that met the event.
 
 from collections.abc import Coroutine, Generator, Sequence
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from devhost_server.failures import INTERNAL, Fault
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from devhost_server.gateway import Gateway
     from devhost_server.http.body_buffer import BodyBuffer
-    from devhost_server.http.client_connection import ClientConnection
+    from devhost_server.http.private import PrivateConnections
     from devhost_server.http.request_head import RequestFields
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.http.server_connection import ServerConnection
+    from devhost_server.http.trust import Peer
     from devhost_server.snapshot import Route
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
@@ -39,6 +43,73 @@ class Event:
     ENOUGH: Final = "enough"  # of the request body is there, or has been waited for
     PLACE: Final = "place"  # for an upload has become free
     WAITED: Final = "waited"  # long enough to look again
+
+
+class Client(Protocol):
+    """Who asked, as the gateway and the connections to targets know them.
+
+    That is a `ClientConnection`. A call of the worker's own (see `devhost_server.upstream.transport`) is never handled
+    by the gateway, and offers only the first part. The type is a protocol because the classes of a compiled build
+    accept nothing but each other where they are named.
+    """
+
+    # What the exchange and its connection to a target use.
+
+    @property
+    def transport(self) -> "asyncio.Transport":
+        """Where interim answers are written."""
+
+    def pause_body(self) -> None:
+        """Send no more of the request body until there is room where it goes."""
+
+    def resume_body(self) -> None:
+        """Send on."""
+
+    def send_body(self, exchange: "Exchange", pieces: list[bytes]) -> None:
+        """Take content of the response."""
+
+    def private_connections(self) -> "PrivateConnections | None":
+        """Return what holds the connections that only this client may use, None if there can be none."""
+
+    # What the gateway uses.
+
+    @property
+    def gateway(self) -> "Gateway":
+        """Who handles its requests."""
+
+    @property
+    def peer(self) -> "Peer":
+        """Who is at the other end."""
+
+    @property
+    def private(self) -> "PrivateConnections | None":
+        """The connections to targets that only this client may use, if there are any."""
+
+    def invite_body(self, exchange: "Exchange") -> None:
+        """Ask for the body, which may wait for a 100."""
+
+    def send_head(self, head: bytes) -> None:
+        """Send a response that has no body to follow."""
+
+    def send_response(
+        self, exchange: "Exchange", head: bytes, pieces: list[bytes], *, chunked_body: bool, complete: bool
+    ) -> None:
+        """Send a response head and what there is of its body."""
+
+    def end_body(self, trailers: bytes) -> None:
+        """End the response body."""
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """End the exchange."""
+
+    def cut(self, *, reset: bool = False) -> None:
+        """End the connection without a clean end."""
+
+    def become_tunnel(self) -> bytes:
+        """Leave the transport to a tunnel; return what has come behind the request."""
+
+    def end_tunnel(self) -> None:
+        """Be forgotten: the tunnel has ended."""
 
 
 class Exchange:
@@ -89,7 +160,7 @@ class Exchange:
     )
 
     def __init__(
-        self, client: "ClientConnection", method: bytes, target: bytes, fields: "RequestFields | None", started: float
+        self, client: Client, method: bytes, target: bytes, fields: "RequestFields | None", started: float
     ) -> None:
         # What was received.
         self.client = client

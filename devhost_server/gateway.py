@@ -478,8 +478,7 @@ class Gateway:
         x.connection = None
         x.told_to_go = tunnel.closing or tunnel.was_cut
         self._close_books(x)
-        client.exchange = None
-        self.clients.disconnected(client)
+        client.end_tunnel()
 
     # -- answers of our own -------------------------------------------------------------------------------------------
 

@@ -691,6 +691,11 @@ class ClientConnection(asyncio.Protocol):
         early, self._buffer = self._buffer, b""
         return early
 
+    def end_tunnel(self) -> None:
+        """Be forgotten: the tunnel that has taken the transport has ended."""
+        self.exchange = None
+        self.gateway.clients.disconnected(self)
+
     def private_connections(self) -> PrivateConnections:
         """Give what holds the connections to targets that only this client may use."""
         if self.private is None:

@@ -7,11 +7,11 @@ of the gateway's coroutine, and what takes its body is a queue instead of a clie
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httpx
 
-from devhost_server.exchange import Event, Exchange
+from devhost_server.exchange import Client, Event, Exchange
 from devhost_server.failures import CONNECT_TIMEOUT, POOL_FULL, READ_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_PROTOCOL, Fault
 from devhost_server.http import reuse
 from devhost_server.http.fields import HOP_BY_HOP, TOKEN, VALUE_BYTES, binds_connection, parse_length
@@ -89,7 +89,7 @@ class _Call:
         self.events: list[object] = []
         self.reader = _Reader(self.news)
         self.fields = fields
-        self.exchange = Exchange(cast("Any", self.reader), method, path, fields, time.monotonic())
+        self.exchange = Exchange(cast("Client", self.reader), method, path, fields, time.monotonic())
         self.exchange.request_complete = not fields.has_body
         self.exchange.run(self._listen())
 
