@@ -112,6 +112,7 @@ def _facts(x: Exchange, fault: Fault, instance: bytes, failing_since: int) -> pa
         tried=x.tried,
         since=since,
         instance=instance.decode(),
+        advice=fault.advice or failure.advice,
     )
 
 

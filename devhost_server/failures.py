@@ -39,6 +39,7 @@ class Failure:
     title: str
     retry: Retry = Retry.NEVER
     retry_after: int | None = None  # seconds, sent as Retry-After
+    advice: str = ""  # the key of what the error page advises, where the error and the flag do not say enough
 
     def __call__(self, detail: str) -> "Fault":
         """Make one occurrence of this failure."""
@@ -52,6 +53,7 @@ class Fault:
     failure: Failure
     detail: str
     allow: str | None = field(default=None)  # the Allow field of a 405
+    advice: str = ""  # the key of what the error page advises, if this occurrence has its own
 
 
 _C, _G, _U = Blame.CLIENT, Blame.GATEWAY, Blame.UPSTREAM
@@ -103,16 +105,40 @@ POOL_FULL: Final = Failure(
     "UO", 503, "connection_limit_reached", _U, "Every connection to the target is taken", retry_after=1
 )
 GATEWAY_FULL: Final = Failure(
-    "UO", 503, "connection_limit_reached", _G, "The gateway has too many connections", retry_after=1
+    "UO",
+    503,
+    "connection_limit_reached",
+    _G,
+    "The gateway has too many connections",
+    retry_after=1,
+    advice="gateway full",
 )
 CLIENT_FULL: Final = Failure(
-    "UO", 503, "connection_limit_reached", _C, "This client has too much open at once", retry_after=1
+    "UO",
+    503,
+    "connection_limit_reached",
+    _C,
+    "This client has too much open at once",
+    retry_after=1,
+    advice="client full",
 )
 BODIES_FULL: Final = Failure(
-    "UO", 503, "http_request_denied", _G, "The gateway keeps as many request bodies as it may", retry_after=1
+    "UO",
+    503,
+    "http_request_denied",
+    _G,
+    "The gateway keeps as many request bodies as it may",
+    retry_after=1,
+    advice="bodies full",
 )
 OUT_OF_PORTS: Final = Failure(
-    "UO", 503, "connection_limit_reached", _G, "The gateway has nothing left to connect with", retry_after=1
+    "UO",
+    503,
+    "connection_limit_reached",
+    _G,
+    "The gateway has nothing left to connect with",
+    retry_after=1,
+    advice="out of ports",
 )
 DRAINING: Final = Failure("DR", 503, "destination_unavailable", _G, "The gateway is stopping", retry_after=1)
 INTERNAL: Final = Failure("IE", 500, "proxy_internal_error", _G, "The gateway failed on this request")

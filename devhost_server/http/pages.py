@@ -50,6 +50,7 @@ class Facts:
     tried: tuple[str, ...]  # each "127.0.0.1:8000: connection refused after 1 ms"
     since: str | None  # RFC 3339: since when the target fails
     instance: str
+    advice: str = ""  # the key of what to do, where error and flag do not say enough
     plain: bool = False  # for somebody who may know no more than status, title, detail and request id
 
 
@@ -239,7 +240,7 @@ _FAILED: Final = {
     "DR": "is stopping",
     "UT": "took too long",
 }
-# By error where that says more, else by flag.
+# By the key that the failure gives, else by error where that says more, else by flag.
 _NEXT: Final[dict[str, tuple[str, ...]]] = {
     "dns_error": ("Check the target's name for a slip, and that it resolves on the machine the gateway runs on.",),
     "tls_protocol_error": (
@@ -265,6 +266,35 @@ _NEXT: Final[dict[str, tuple[str, ...]]] = {
     "UP": ("Ask the target directly and look at what it sends; is it HTTP/1.1, and not TLS or HTTP/2?",),
     "UH": ("See the state of every target: <code>devhost-server status</code>.",),
     "UO": ("Try again in a moment; if it lasts, raise the upstream's <code>pool.max_connections</code>.",),
+    # What fills a pool.
+    "waiting": (
+        "Read the log of the service: most of these connections wait for its answers, and more of them would wait too.",
+        "If it can work on more at once, raise the upstream's <code>pool.max_connections</code>.",
+    ),
+    "uploads": (
+        "Clients are still sending: uploads under way may hold half of <code>pool.max_connections</code>.",
+        "Clients that send slowly are cut by <code>server.timeouts.body_rate</code>.",
+    ),
+    "answers": (
+        "Most of these connections carry answers that go on: raise the upstream's <code>pool.max_connections</code>.",
+        "A stream leaves the count only if its type is <code>text/event-stream</code>.",
+    ),
+    "owned": (
+        "Clients that authenticate by NTLM or Negotiate need a connection each of <code>pool.max_connections</code>.",
+    ),
+    "connecting": ("Most of these connections are still being made: see whether the target accepts any.",),
+    # What else may be full.
+    "gateway full": ("If it lasts, raise <code>server.limits.connections</code> or <code>server.workers</code>.",),
+    "client full": (
+        "Ask for less at once, or raise <code>connections_per_client</code> and <code>in_flight_per_client</code>.",
+    ),
+    "bodies full": (
+        "Try again in a moment: uploads to routes with <code>buffer_body</code> fill the memory for them.",
+    ),
+    "out of ports": (
+        "Let targets keep connections open, so that fewer are made.",
+        "Widen <code>net.ipv4.ip_local_port_range</code>, or the limit of open files.",
+    ),
     "DR": ("Try again in a moment: the gateway is being stopped or replaced.",),
     "UT": (
         "Read the log of the service: is it busy, or waiting for something else?",
@@ -432,7 +462,7 @@ def _next(facts: Facts) -> str:
 
 def _steps(facts: Facts) -> Iterator[str]:
     """Yield what a developer can do, as HTML; commands are given only where they can be pasted safely."""
-    yield from _NEXT.get(facts.error) or _NEXT.get(facts.flag, ())
+    yield from _NEXT.get(facts.advice) or _NEXT.get(facts.error) or _NEXT.get(facts.flag, ())
     if _can_be_asked(facts):
         yield f"Ask the target without the gateway: <code>curl -v http://{facts.target_addr}/</code>."
     if facts.owner:

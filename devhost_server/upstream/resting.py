@@ -1,9 +1,9 @@
 """Connections that rest before they are used again.
 
-An answer to HEAD, a 204, a 304 and an answer of length 0 end with their heads, and one in chunks that has none but the
-last with that. A server or an application that writes a body nevertheless does so a moment later, and whoever is next on
-the connection would be answered with it. Such a connection is read from for a while first; what comes then destroys it.
-The one that has rested longest is used first, and only if no other connection is idle.
+An answer to HEAD, a 204, a 304 and an answer of length 0 end with their heads; one in chunks may have only the last.
+A server or an application that writes a body nevertheless does so a moment later, and whoever is next on the connection
+would be answered with it. Such a connection is read from for a while first; what comes then destroys it. The one that
+has rested longest is used first, and only if no other connection is idle.
 """
 
 from typing import TYPE_CHECKING, Final

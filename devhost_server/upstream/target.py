@@ -35,6 +35,14 @@ _TIMER_SECONDS: Final = 0.001
 _REFUSALS: Final = 16
 # How many connections are looked at to say what they are in use for.
 _LOOKED_AT: Final = 1000
+# What is advised about a full pool, by what most of its connections do.
+_ADVICE: Final = {
+    "wait": "waiting",
+    "upload": "uploads",
+    "answer": "answers",
+    "idle": "owned",
+    "connecting": "connecting",
+}
 # A target that has not accepted a connection for this long is avoided where there are others.
 _SLOW_SECONDS: Final = 1.0
 
@@ -110,7 +118,7 @@ class Target:
         self._patience: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()  # what keeps the tasks alive
         self._dialling = 0
-        self._usage, self._usage_until = "", 0.0
+        self._usage, self._usage_until = ("", ""), 0.0
         self.uploads = Uploads(pool.max_connections)
         self._retired = False
 
@@ -317,29 +325,37 @@ class Target:
         self._idle[connection] = None
 
     def full_of_uploads(self) -> Fault:
-        """Say that no more connections are given to requests whose bodies are still coming."""
-        return POOL_FULL(
+        """Return the refusal of a request whose body is still coming: no more of those get a connection."""
+        return Fault(
+            POOL_FULL,
             f"Half of the connections to {self.address} carry uploads that are not complete, and no more may; this one "
-            f"found no place within {self.pool.wait:g} s."
+            f"found no place within {self.pool.wait:g} s.",
+            advice="uploads",
         )
 
     def _full(self) -> Fault:
-        """Say that the pool is full, and of what; looked up once a second, however many are refused."""
+        """Return the refusal that says what fills the pool; looked up once a second, however many are refused."""
         now = self._wheel.now
         if now >= self._usage_until:
             self._usage, self._usage_until = self._describe_usage(), now + 1.0
-        return POOL_FULL(
+        usage, most = self._usage
+        return Fault(
+            POOL_FULL,
             f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s: "
-            f"{self._usage}"
+            f"{usage}",
+            advice=most,
         )
 
-    def _describe_usage(self) -> str:
+    def _describe_usage(self) -> tuple[str, str]:
+        """Return what the connections are in use for, in words, and the key of what most of them are."""
         doing = Counter(connection.doing for connection in islice(self._connections, _LOOKED_AT))
-        return (
+        usage = (
             f"{doing['wait']} wait for an answer, {doing['upload']} carry an upload, {doing['answer']} an answer, "
             f"{doing['idle']} belong to clients that have authenticated, {self._dialling} are being made; "
             f"{len(self._apart)} event streams run beside them, and {len(self._waiters)} more requests are waiting."
         )
+        doing["connecting"] = self._dialling
+        return usage, _ADVICE[max(_ADVICE, key=doing.__getitem__)]
 
     def _wait_until(self, until: float) -> None:
         seconds = max(until - time.monotonic(), 0.0) + _TIMER_SECONDS

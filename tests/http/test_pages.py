@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devhost_server.failures import FLAGS
+from devhost_server import failures
+from devhost_server.failures import FLAGS, Failure
 from devhost_server.http.pages import (
     HTML,
     MAX_DETAIL,
@@ -28,6 +29,7 @@ from devhost_server.http.pages import (
     presentable,
     render,
 )
+from devhost_server.upstream.target import _ADVICE
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
@@ -64,6 +66,42 @@ def problem(facts: Facts) -> dict[str, object]:
     document = orjson.loads(body)
     assert isinstance(document, dict)
     return document
+
+
+# --- what to do about it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [
+        ("waiting", "Read the log of the service"),
+        ("uploads", "Clients are still sending"),
+        ("answers", "text/event-stream"),
+        ("owned", "NTLM or Negotiate"),
+        ("connecting", "whether the target accepts any"),
+        ("gateway full", "server.limits.connections"),
+        ("client full", "in_flight_per_client"),
+        ("bodies full", "buffer_body"),
+        ("out of ports", "ip_local_port_range"),
+        ("", "Try again in a moment"),
+    ],
+)
+def test_the_advice_about_what_is_full_is_about_what_fills_it(advice: str, said: str) -> None:
+    shown = page(replace(REFUSED, flag="UO", error="connection_limit_reached", advice=advice))
+    assert said in shown
+    assert ("max_connections" in shown) is (advice not in {"connecting", *OTHERWISE_FULL})
+
+
+OTHERWISE_FULL = {
+    failure.advice for failure in vars(failures).values() if isinstance(failure, Failure) and failure.advice
+}
+
+
+def test_every_key_of_advice_has_its_advice() -> None:
+    plain = page(replace(REFUSED, flag="UO", error="connection_limit_reached"))
+    assert len(OTHERWISE_FULL) == 4
+    for advice in {*OTHERWISE_FULL, *_ADVICE.values()}:
+        assert page(replace(REFUSED, flag="UO", error="connection_limit_reached", advice=advice)) != plain
 
 
 # --- who gets which -------------------------------------------------------------------------------------------------
