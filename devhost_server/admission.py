@@ -31,7 +31,7 @@ class Admission:
         self._scheduled = False
 
     def join(self, client: "ClientConnection") -> None:
-        """Let a client whose next request has come begin it in a later turn."""
+        """Put a client whose next request has come in line, to begin it in a later turn."""
         self._line.append(client)
         if not self._scheduled:
             self._schedule()

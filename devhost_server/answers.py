@@ -75,7 +75,7 @@ def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
 
 
 def host_text(x: Exchange) -> str:
-    """Give the host asked for, for people; "" if there was none."""
+    """Return the host asked for, for people; "" if there was none."""
     return x.host.decode("utf-8", "surrogateescape")
 
 

@@ -286,13 +286,13 @@ def _described(bind: str) -> str:
 
 
 def problem_as_json(problem: Any) -> dict[str, Any]:
-    """Give a problem as a JSON object."""
+    """Return a problem as a JSON object."""
     names = ("file", "line", "column", "key", "message")
     return {name: getattr(problem, name) for name in names}
 
 
 def routes_as_json(settings: Settings) -> list[dict[str, Any]]:
-    """Give the routes of a configuration in the form in which a running gateway lists its own."""
+    """Return the routes of a configuration in the form in which a running gateway lists its own."""
     shown = settings.shown()
     return [
         {

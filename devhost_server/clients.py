@@ -25,7 +25,7 @@ _TRIMMED: Final = 64
 
 
 def _trim_heap() -> None:
-    """Give the pages between what is in use back to the kernel, where the C library can: it keeps them otherwise."""
+    """Release unused pages of the heap to the kernel, where the C library can: it keeps them otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -170,7 +170,7 @@ class Clients:
             self._cut += 1
 
     def close_websockets(self, count: int) -> None:
-        """Tell up to `count` WebSockets that the gateway goes away."""
+        """Close up to `count` WebSockets with 1001: the gateway is going away."""
         for tunnel in tuple(self.tunnels):
             if count <= 0:
                 return

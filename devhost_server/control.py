@@ -57,7 +57,7 @@ def run(context: ControlContext) -> None:
 
 
 def _settle() -> None:
-    """Give up what the fork inherited from the master: its signal handlers and its name."""
+    """Replace what the fork inherited from the master: its signal handlers and its name."""
     leave_group_signals_to_master()
     setproctitle.setproctitle("devhost-server: control")
     with contextlib.suppress(OSError):  # a sandbox may forbid it

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Give the cores that affinity and the cgroup's CPU quota leave to this process, at least one.
+    """Return the cores that affinity and the cgroup's CPU quota leave to this process, at least one.
 
     A quota that is not whole is rounded up: 1.5 cores are better used by two workers than by one.
     """

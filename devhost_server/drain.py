@@ -40,7 +40,7 @@ TRANSITIONS: Final = {
 
 
 def advance(phase: Phase, cue: Cue) -> Phase:
-    """Give the phase after a cue; a cue that means nothing in a phase leaves it as it is."""
+    """Return the phase after a cue; a cue that means nothing in a phase leaves it as it is."""
     return TRANSITIONS.get((phase, cue), phase)
 
 
@@ -59,7 +59,7 @@ class Spread:
     told: int = 0
 
     def due(self, elapsed: float) -> int:
-        """Give how many are to be told now, `elapsed` seconds after the beginning, and note them as told."""
+        """Return how many are to be told now, `elapsed` seconds after the beginning, and count them as told."""
         pace = max(_PACE_MIN, self.count / max(self.seconds * _SHARE, 0.1))
         due = max(min(self.count, int(pace * elapsed) + 1) - self.told, 0)
         self.told += due
@@ -67,5 +67,5 @@ class Spread:
 
 
 def receipt(finished: int, closed: int, cut: int) -> str:
-    """Give the last line that a gateway says."""
+    """Return the last line that a gateway says."""
     return f"drained: finished {finished}, closed {closed} websockets, cut {cut}"

@@ -44,7 +44,7 @@ def open_missing_streams() -> None:
 
 
 def hold_signals() -> None:
-    """Let signals wait, around a fork and while a process ends.
+    """Block signals, around a fork and while a process ends.
 
     A child still has its master's handlers, which would put the signal into a queue that nobody reads. It lets what has
     waited through with `release_signals` once it has handlers of its own.
@@ -53,12 +53,12 @@ def hold_signals() -> None:
 
 
 def release_signals() -> None:
-    """Let signals through, and those that have waited."""
+    """Unblock signals; those that have waited are delivered."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 def leave_group_signals_to_master() -> None:
-    """Give up the handlers that a fork has from the master: ignore what is meant for it, and leave on QUIT.
+    """Replace the handlers that a fork has from the master: ignore what is meant for it, and leave on QUIT.
 
     For the processes beside the workers, which the master stops when it has no more use for them.
     """

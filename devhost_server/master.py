@@ -72,7 +72,7 @@ class GatewayApplication(BaseApplication):  # type: ignore[misc] # gunicorn is n
         super().__init__(prog="devhost-server")
 
     def load_config(self) -> None:
-        """Give gunicorn its settings; everything else of its many is off or without effect here."""
+        """Set gunicorn's options; all its other options are off or without effect here."""
         for name, value in {
             "bind": list(self._settings.server.bind),
             "workers": self._workers,
@@ -211,7 +211,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self.kill_worker(worker.pid, signal.SIGTERM)
 
     def _staying(self) -> list[GatewayWorker]:
-        """Give the workers that are not about to leave, be it that they are too many or that somebody told them to."""
+        """Return the workers that are to stay: neither too many nor told to leave."""
         return [
             worker
             for worker in self.WORKERS.values()
@@ -237,7 +237,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
 
     @staticmethod
     def before_fork(master: "Master", worker: GatewayWorker) -> None:
-        """Give the new worker the lowest free slot, and the time of a heartbeat to begin with its own."""
+        """Assign the lowest free slot to the new worker, and count its first heartbeat from now."""
         worker.slot = master._free_slots()[0]
         worker.retiring = False
         worker.born = time.monotonic()
@@ -576,7 +576,7 @@ def _raise_file_limit() -> None:
 
 
 def _capacity(settings: Settings, workers: int) -> Capacity:
-    """Give a scoreboard room for twice the workers and four times the configuration: memory is spent only on use."""
+    """Return a capacity of twice the workers and four times the configuration: memory is spent only on use."""
     targets = sum(len(upstream.targets) for upstream in settings.upstreams.values())
     return Capacity(
         slots=max(2 * workers, 16),

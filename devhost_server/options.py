@@ -37,7 +37,7 @@ class KeyedError(ValueError):
 
 
 def accepts_none(field: FieldInfo) -> bool:
-    """Tell whether ``null`` is a value of this field, rather than a request for its default."""
+    """Return whether ``null`` is a value of this field, rather than a request for its default."""
     return type(None) in get_args(field.annotation)
 
 
@@ -120,7 +120,7 @@ class Bind:
         return f"http://{'localhost' if both else '127.0.0.1'}:{self.port} ({self}: {what})"
 
     def collides(self, other: "Bind") -> bool:
-        """Tell whether both cannot be bound at once. Port 0 never collides: the system chooses a free one."""
+        """Return whether both cannot be bound at once. Port 0 never collides: the system chooses a free one."""
         if self.path is not None or other.path is not None:
             return self.path == other.path
         same = self.host == other.host or self.is_wildcard or other.is_wildcard
@@ -155,7 +155,7 @@ def _bind_host(text: str) -> str | None:
 
 
 def socket_path(text: str) -> str:
-    """Give the absolute path in ``unix:/path`` (or ``unix:///path``); raises `ValueError` with a sentence."""
+    """Return the absolute path in ``unix:/path`` (or ``unix:///path``); raises `ValueError` with a sentence."""
     path = text.removeprefix("unix:")
     path = path.removeprefix("//") if path.startswith("///") else path
     if not path.startswith("/") or path.startswith("//") or path.endswith("/") or not path.isprintable():
@@ -177,7 +177,7 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def host_name(text: str, written: str | None = None) -> str:
-    """Give a host in the form that is compared: lower case, punycode, no trailing dot, IP addresses compressed.
+    """Return a host in the form that is compared: lower case, punycode, no trailing dot, IP addresses compressed.
 
     IPv6 addresses are written and given back in brackets. Raises `ValueError` with a sentence about `written`, of which
     `text` may be a part.
@@ -208,7 +208,7 @@ def _punycode(name: str, said: str) -> str:
 
 
 def host_pattern(text: str) -> str:
-    """Give a route's host: a name, ``*.suffix`` (one label more), ``**.suffix`` (one or more) or ``*`` (any).
+    """Return a route's host: a name, ``*.suffix`` (one label more), ``**.suffix`` (one or more) or ``*`` (any).
 
     Raises `ValueError` with a sentence.
     """

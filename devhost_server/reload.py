@@ -127,7 +127,7 @@ class Reloader:
         self._finish("failed", errors, served, time.monotonic() - began, trigger)
 
     def extend(self, seconds: float) -> None:
-        """Give the workers so much more time to confirm: nobody could run for that long."""
+        """Extend the workers' time to confirm by so much: nobody could run for that long."""
         if self._pending is not None:
             self._pending.began += seconds
 
@@ -162,7 +162,7 @@ class Reloader:
         return report
 
     def _unchangeable(self, settings: Settings) -> tuple[str, ...]:
-        """Say which keys differ that need a restart."""
+        """Return a sentence for each key that differs and needs a restart."""
         old, new = self._fixed(self.settings), self._fixed(settings)
         return tuple(
             f"{key}: cannot change while running: {reason}; restart the gateway to apply it"
@@ -214,7 +214,7 @@ def _worker(slot: int, row: memoryview) -> str:
 
 
 def _unconfirmed(generation: int, rejected: list[str], waiting: list[str]) -> str:
-    """Say why a generation was taken back: who could not serve it or, if nobody says so, who was silent."""
+    """Return why a generation was taken back: which worker could not serve it or, if none says so, which was silent."""
     who = " and ".join(rejected or waiting)
     what = (
         f"could not serve generation {generation} (the log says why)"
@@ -225,7 +225,7 @@ def _unconfirmed(generation: int, rejected: list[str], waiting: list[str]) -> st
 
 
 def _serves(row: memoryview) -> bool:
-    """Tell whether the worker of a row may be serving. One that has nothing to serve yet begins with the latest."""
+    """Return whether the worker of a row may be serving. One that has nothing to serve yet begins with the latest."""
     state = row[Slot.STATE]
     has_begun = state == WorkerState.BOOTING and row[Slot.GENERATION] > 0
     return has_begun or state in (WorkerState.READY, WorkerState.DRAINING)

@@ -125,7 +125,7 @@ def _is_ipv6(text: bytes) -> bool:
 
 
 def _prefix(path: str) -> bytes:
-    """Give the stored form of a path prefix: no trailing slash, so that ``/v1`` and ``/v1/`` are one prefix."""
+    """Return the stored form of a path prefix: no trailing slash, so that ``/v1`` and ``/v1/`` are one prefix."""
     return path.encode("utf-8").rstrip(b"/")
 
 
@@ -209,7 +209,7 @@ class RouteTable(Generic[R]):
             self._exact[host.encode()] = routes
 
     def levels(self, host: bytes) -> tuple[_HostRoutes[R], ...] | None:
-        """Give the host patterns that cover a Host value, most specific first; None if the value is malformed.
+        """Return the host patterns that cover a Host value, most specific first; None if the value is malformed.
 
         An empty value (HTTP/1.0 without Host) is covered by ``*`` alone.
         """

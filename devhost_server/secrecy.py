@@ -51,7 +51,7 @@ _TOKENS: Final = ("admin", "tokens")
 
 
 def names_secret(path: tuple[str | int, ...]) -> bool:
-    """Tell whether the key that a value stands under, be it in a list there, says that it is a secret."""
+    """Return whether the key of a value, or of the list that it is in, says that it is a secret."""
     if path[:2] == _TOKENS and len(path) > len(_TOKENS):
         return True
     key = next((key for key in reversed(path) if isinstance(key, str)), "")
@@ -87,7 +87,7 @@ def shortened(raw: bytes) -> bytes:
 
 
 def may_hold_secret(raw: bytes) -> bool:
-    """Tell whether `without_secrets` might mask anything of a text: quick, for nearly all that is logged does not."""
+    """Return whether `without_secrets` might mask anything of a text: quick, as nearly all that is logged has none."""
     return b"@" in raw or ((b"=" in raw or b"%" in raw) and _HINT_BYTES.search(raw.lower()) is not None)
 
 

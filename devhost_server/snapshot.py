@@ -57,7 +57,7 @@ class Document:
         return cls(data["generation"], data["env"], data["instance"], data["settings"], Blocks(**data["blocks"]))
 
     def text(self) -> bytes:
-        """Give the document as it is published."""
+        """Return the document as it is published."""
         return orjson.dumps(self)
 
 
@@ -250,12 +250,12 @@ def audience_of(details: bool | tuple[str, ...]) -> Audience:
 
 
 def target_key(upstream: str, url: str) -> str:
-    """Give the name of a target among the blocks."""
+    """Return the name of a target among the blocks."""
     return f"{upstream} {url}"
 
 
 def match_of(options: RouteOptions) -> RouteMatch:
-    """Give what a request must satisfy for this route."""
+    """Return what a request must satisfy for this route."""
     return RouteMatch(
         options.name, options.hosts, options.path, frozenset(options.methods), tuple(options.headers.items())
     )

@@ -66,7 +66,7 @@ def _length(unit: str) -> Fraction:
 
 
 def render_duration(seconds: float) -> str:
-    """Give the shortest exact text: 90 seconds are ``90s``, 7200 are ``2h``, a quarter second is ``250ms``."""
+    """Return the shortest exact text: 90 seconds are ``90s``, 7200 are ``2h``, a quarter second is ``250ms``."""
     for unit, length in _SECONDS.items():
         if seconds >= length and seconds % length == 0:
             return f"{int(seconds // length)}{unit}"
@@ -92,7 +92,7 @@ def _bytes(text: str) -> Fraction | None:
 
 
 def render_size(size: int) -> str:
-    """Give the shortest exact text, binary units first: 65536 is ``64KiB``, 10000000 ``10MB``, 17 ``17B``."""
+    """Return the shortest exact text, binary units first: 65536 is ``64KiB``, 10000000 ``10MB``, 17 ``17B``."""
     for unit, length in (_BINARY | _DECIMAL).items():
         if size >= length and size % length == 0:
             return f"{size // length}{unit}"

@@ -115,7 +115,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     # -- the process --------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Give the master a sign of life."""
+        """Send the master a heartbeat."""
         self.app.scoreboard.row(self.slot)[Slot.HEARTBEAT] = time.monotonic_ns() // 1000
 
     def init_process(self) -> None:
@@ -125,7 +125,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self.run()
 
     def init_signals(self) -> None:
-        """Let the loop handle what the master sends; a terminal's Ctrl-C reaches the whole group, and is its business.
+        """Handle the master's signals in the loop; a terminal's Ctrl-C reaches the whole group and is the master's.
 
         The master has held signals back for the fork; TERM and QUIT go on waiting until the loop can handle them.
         """
@@ -208,7 +208,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         await self._stop.wait()
 
     def load(self) -> tuple[int, int]:
-        """Give the connections of this worker, and of the least loaded one that is ready."""
+        """Return the number of connections of this worker, and of the least loaded one that is ready."""
         mine = len(self._gateway.clients.connections)
         others = [row[Slot.CONNECTIONS] for row in self._rows if row[Slot.STATE] == WorkerState.READY]
         return mine, min(others, default=mine)
@@ -315,7 +315,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     # -- the drain ----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Let what is in flight finish, tell WebSockets to go, and cut what remains at the deadline."""
+        """Wait for what is in flight, tell WebSockets to close, and cut what remains at the deadline."""
         clients = self._gateway.clients
         self._enter(WorkerState.DRAINING)
         began = time.monotonic()
@@ -330,7 +330,7 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
             await asyncio.sleep(TICK)
 
     def _drain_until(self, began: float) -> float:
-        """Give when a drain that began then is over: with the whole gateway's, if that is to stop too."""
+        """Return when a drain that began then is over: with the whole gateway's, if that is to stop too."""
         together = self._board[Board.DRAIN_UNTIL] / 1e6
         return together or began + self._gateway.snapshot.settings.server.drain.timeout
 
@@ -343,7 +343,7 @@ class _NoFile:
 
 
 def listener_of(listener: Any) -> socket.socket:
-    """Give the socket itself: gunicorn wraps the ones that it makes or inherits."""
+    """Return the socket itself: gunicorn wraps the ones that it makes or inherits."""
     return cast("socket.socket", getattr(listener, "sock", listener))
 
 

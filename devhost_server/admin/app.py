@@ -92,7 +92,7 @@ class Admin:
         return answer(b"ok\n", "text/plain; charset=utf-8")
 
     async def readyz(self, request: Request) -> Response:
-        """Tell whether requests should be sent here."""
+        """Return whether requests should be sent here."""
         view = self.reader.view()
         if view.is_draining():
             raise _not_ready("The gateway is draining: it finishes what it has and takes no new work.")
@@ -130,7 +130,7 @@ class Admin:
         return self._json(request, {"generation": view.served.generation, "upstreams": documents.upstreams(view)})
 
     async def config(self, request: Request) -> Response:
-        """Give the configuration that is served."""
+        """Return the configuration that is served."""
         return self._json(request, documents.config(self.reader.view()))
 
     def _edition(self) -> Edition:
@@ -198,7 +198,7 @@ class Admin:
     # --- the table ---------------------------------------------------------------------------------------------------
 
     def endpoints(self) -> dict[tuple[str, str], Endpoint]:
-        """Give every endpoint by method and path; GET answers HEAD as well."""
+        """Return every endpoint by method and path; GET answers HEAD as well."""
         return {
             ("GET", "/healthz"): self.healthz,
             ("GET", "/readyz"): self.readyz,
@@ -273,7 +273,7 @@ class Admin:
 
 
 class TokenGuard:
-    """Lets nobody without a token in, where others than this machine can reach the listener.
+    """Refuses requests without a token, where others than this machine can reach the listener.
 
     But for what load balancers and container platforms probe, and can seldom send a token with: it says no more than
     whether to send requests here.
@@ -321,7 +321,7 @@ def peer_of(request: Request) -> str:
 
 
 async def _audited(endpoint: Endpoint, request: Request, actor: str) -> Response:
-    """Let an endpoint change something, and say in the log who had it do so and what became of it."""
+    """Wrap an endpoint that changes something: log who asked for the change and how it ended."""
     status = 500
     try:
         response = await endpoint(request)
@@ -336,7 +336,7 @@ async def _audited(endpoint: Endpoint, request: Request, actor: str) -> Response
 
 
 def _step_back() -> None:
-    """Let this thread, which renders metrics and nothing else, run only where the data plane leaves room."""
+    """Lower the priority of this thread, which renders metrics and nothing else, below the data plane's."""
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _RENDERING_NICENESS)
 

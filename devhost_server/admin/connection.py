@@ -136,7 +136,7 @@ class AdminConnection(HttpToolsProtocol):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Give what came to the parser, in pieces, and refuse what goes beyond a bound."""
+        """Feed what came to the parser, in pieces, and refuse what goes beyond a bound."""
         if self._state is _State.REFUSED:
             self._drop(len(data))
             return

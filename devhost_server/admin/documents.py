@@ -24,7 +24,7 @@ def _seconds_since(microseconds: int, now: float) -> int:
 
 
 def state(view: View) -> str:
-    """Say in a word what the gateway is doing."""
+    """Return in a word what the gateway is doing."""
     if view.is_draining():
         return "draining"
     return "running" if view.is_serving() else "starting"
@@ -88,7 +88,7 @@ def _target_load(view: View, at: int | None, url: str) -> Json:
 
 
 def _targets(view: View, upstream: str) -> Iterator[tuple[int | None, Json]]:
-    """Give the first cell of each target, found by what it is really called, and the target as it may be shown."""
+    """Return the first cell of each target, found by what it is really called, and the target as it may be shown."""
     served = view.served
     real, shown = (settings["upstreams"][upstream]["targets"] for settings in (served.settings, served.shown))
     for each, target in zip(real, shown, strict=True):
@@ -97,7 +97,7 @@ def _targets(view: View, upstream: str) -> Iterator[tuple[int | None, Json]]:
 
 
 def target_up(view: View, at: int | None) -> bool | None:
-    """Tell whether the target with that first cell can be reached; None where nobody has tried yet."""
+    """Return whether the target with that first cell can be reached; None where nobody has tried yet."""
     if at is None or not view.was_tried(at):
         return None
     return view.failing_since(at) is None
@@ -129,5 +129,5 @@ def _route(view: View, name: str, route: Mapping[str, Any]) -> Json:
 
 
 def config(view: View) -> Json:
-    """Give the configuration that is served."""
+    """Return the configuration that is served."""
     return {"generation": view.served.generation, "settings": view.served.shown}

@@ -70,7 +70,7 @@ def actor(holder: Holder | None, named: str | None, peer: str) -> str:
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Tell whether only this machine can reach a listener by TCP; a unix socket is no matter of names, so False."""
+    """Return whether only this machine can reach a listener by TCP; False for a unix socket, which has no host name."""
     if listener.family not in {socket.AF_INET, socket.AF_INET6}:
         return False
     address: str = listener.getsockname()[0]
@@ -125,7 +125,7 @@ def is_local(server: Sequence[object] | None) -> bool:
 
 
 def from_another_site(fetch_site: str | None, origin: str | None, host: str | None) -> bool:
-    """Tell whether a browser says that a request was caused by a page of another origin.
+    """Return whether a browser says that a request was caused by a page of another origin.
 
     Sec-Fetch-Site is believed where it is sent, since scripts cannot set it; older browsers send Origin alone. Programs
     send neither.

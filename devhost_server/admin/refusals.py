@@ -31,7 +31,7 @@ class WrongTokens:
         self._waiting = 0
 
     def log(self, peer: str, method: str, path: str) -> None:
-        """Say that one came, unless much has been said this minute already."""
+        """Log one, unless enough have been logged in this minute."""
         now = self._clock()
         if now - self._began >= _MINUTE:
             self._began, self._lines = now, 0

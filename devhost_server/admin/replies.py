@@ -41,7 +41,7 @@ def problem_bytes(status: int, sentence: str, headers: Iterable[tuple[bytes, byt
 
 
 def answer(body: bytes, media_type: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Give `body` as it is; `media_type` is the whole Content-Type."""
+    """Return `body` as it is; `media_type` is the whole Content-Type."""
     return Response(body, status, {**_HEADERS, "Content-Type": media_type, **(headers or {})})
 
 
@@ -53,11 +53,11 @@ class Edition:
     generation: int
 
     def tag(self, body: bytes) -> str:
-        """Give the strong ETag of an answer: it names the edition, and what else is in the answer by a digest."""
+        """Return the strong ETag of an answer: it names the edition, and what else is in the answer by a digest."""
         return f'"{self.instance}.{self.generation}.{blake2b(body, digest_size=12).hexdigest()}"'
 
     def is_named(self, values: list[str]) -> bool:
-        """Tell whether If-Match values allow a change of this edition; without any, every change is allowed.
+        """Return whether If-Match values allow a change of this edition; without any, every change is allowed.
 
         Compared is what a change replaces, the configuration: what else is in a tag follows load and health. Its
         generation alone is a name too. Weak tags match nothing (RFC 9110 §13.1.1).
@@ -68,7 +68,7 @@ class Edition:
 
 
 def json_answer(request: Request, content: object, edition: Edition, status: int = 200) -> Response:
-    """Give `content` as JSON with a strong ETag; a read that already has it gets 304 (RFC 9110 §13.1.2)."""
+    """Return `content` as JSON with a strong ETag; a read that already has it gets 304 (RFC 9110 §13.1.2)."""
     body = orjson.dumps(content)
     tag = edition.tag(body)
     if request.method in {"GET", "HEAD"} and has_tag(request.headers.getlist("if-none-match"), tag):
@@ -77,6 +77,6 @@ def json_answer(request: Request, content: object, edition: Edition, status: int
 
 
 def has_tag(values: list[str], tag: str) -> bool:
-    """Tell whether If-None-Match values name `tag`, by weak comparison as §13.1.2 asks, or are ``*``."""
+    """Return whether If-None-Match values name `tag`, by weak comparison as §13.1.2 asks, or are ``*``."""
     named = [entry.strip().removeprefix("W/") for value in values for entry in value.split(",")]
     return tag in named or "*" in named

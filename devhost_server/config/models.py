@@ -56,7 +56,7 @@ def entry_name(text: str) -> str:
 
 
 def network(text: str) -> str:
-    """Give a CIDR block in canonical text; a bare address is a block of one. Raises `ValueError`."""
+    """Return a CIDR block in canonical text; a bare address is a block of one. Raises `ValueError`."""
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:
@@ -69,7 +69,7 @@ def network(text: str) -> str:
 
 
 def route_path(text: str) -> str:
-    """Give a path prefix in the form that requests are compared in: percent-escapes decoded, no trailing slash."""
+    """Return a path prefix in the form that requests are compared in: percent-escapes decoded, no trailing slash."""
     try:
         path = unquote_to_bytes(text).decode()
     except UnicodeError:
@@ -99,14 +99,14 @@ def _not_a_pattern(text: str, before: str) -> str:
 
 
 def method(text: str) -> str:
-    """Give a request method in upper case. Raises `ValueError`."""
+    """Return a request method in upper case. Raises `ValueError`."""
     if not TOKEN.fullmatch(text):
         raise ValueError(f"{quote(text)} is not a request method: write one such as GET")
     return text.upper()
 
 
 def protocol(text: str) -> str:
-    """Give the name of a protocol that may be upgraded to, in lower case. Raises `ValueError`."""
+    """Return the name of a protocol that may be upgraded to, in lower case. Raises `ValueError`."""
     name = text.partition("/")[0].lower()
     if "/" in text and TOKEN.fullmatch(name):
         raise ValueError(f"{quote(text)} has a version; its name alone stands for all of them: write {quote(name)}")
@@ -299,7 +299,7 @@ class Settings(Options):
         return values
 
     def shown(self) -> dict[str, Any]:
-        """Give the settings as JSON values without their secrets: whatever a person is shown is made from this."""
+        """Return the settings as JSON values without their secrets: whatever a person is shown is made from this."""
         values: dict[str, Any] = masked(self.model_dump(mode="json", exclude={"secrets"}), self.secrets)
         return values
 

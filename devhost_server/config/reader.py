@@ -159,7 +159,7 @@ class _Composer:
         return self.place(event.start_mark.line + 1, event.start_mark.column + 1)
 
     def _value_origins(self, event: Any) -> tuple[Origin, Origin]:
-        """Give the places of a value and of its key, having refused what this reader does not read."""
+        """Return the places of a value and of its key, having refused what this reader does not read."""
         at = self._origin(event)
         if getattr(event, "tag", None) is not None:
             raise ReadError(at, f"the tag {event.tag} is not allowed here; put a text that shall stay text in quotes")

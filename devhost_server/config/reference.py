@@ -206,7 +206,7 @@ These keys have a meaning in the design and none yet in the program. They are re
 
 
 def reference() -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     packaged = (PACKAGED / "devhost.dev.yaml").read_text(encoding="utf-8")
     unbuilt = "\n".join(f"| `{'.'.join(each.path)}` | {each.what.rpartition(' ')[0]} |" for each in UNBUILT)
     return "".join((_HEAD, *_sections(), _TAIL.format(packaged=packaged, unbuilt=unbuilt)))
@@ -230,7 +230,7 @@ def _table(model: type[Options]) -> str:
 
 
 def _elsewhere(model: type[Options]) -> set[str]:
-    """Give the keys that have a table of their own, or stand among those that are not built."""
+    """Return the keys that have a table of their own, or stand among those that are not built."""
     place = {ServerSection: ("server",), RouteSection: ("routes", "*")}.get(model)
     sections = {name for name, field in model.model_fields.items() if model_of(field.annotation)}
     optional = {name for name in sections if accepts_none(model.model_fields[name])}

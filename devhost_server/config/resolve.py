@@ -28,7 +28,7 @@ _NAMED_TIES: Final = 3
 
 
 def resolved(document: Document, env: str, secrets: Iterable[Path] = ()) -> Settings:
-    """Give the settings of a document that `cross_checked` found nothing wrong with.
+    """Return the settings of a document that `cross_checked` found nothing wrong with.
 
     `secrets` are the paths in the document of what came out of files.
     """
@@ -61,7 +61,7 @@ def _server(section: ServerSection, env: str) -> ServerOptions:
 
 
 def _places(path: Path, document: Document) -> Iterator[Path]:
-    """Give where in the settings the value at a path of the document ends up."""
+    """Return where in the settings the value at a path of the document ends up."""
     match path:
         case ("domain",):
             yield path
@@ -89,7 +89,7 @@ def _places(path: Path, document: Document) -> Iterator[Path]:
 
 
 def _place_of_target(rest: list[str | int]) -> Path:
-    """Give index and key of a target: a list of one may be written as its item, a target as its URL."""
+    """Return index and key of a target: a list of one may be written as its item, a target as its URL."""
     index = rest[0] if rest and isinstance(rest[0], int) else 0
     return index, rest[-1] if rest and isinstance(rest[-1], str) else "url"
 

@@ -24,7 +24,7 @@ def alternatives(annotation: Any) -> Iterator[Any]:
 
 
 def model_of(annotation: Any) -> type[Options] | None:
-    """Give the options model that a field holds, if it holds one."""
+    """Return the options model that a field holds, if it holds one."""
     for kind in alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, Options):
             return kind
@@ -32,7 +32,7 @@ def model_of(annotation: Any) -> type[Options] | None:
 
 
 def item_model(annotation: Any) -> type[Options] | None:
-    """Give the options model of the entries of a mapping or list field."""
+    """Return the options model of the entries of a mapping or list field."""
     for kind in alternatives(annotation):
         arguments = get_args(kind)
         if get_origin(kind) is dict:
@@ -43,7 +43,7 @@ def item_model(annotation: Any) -> type[Options] | None:
 
 
 def model_at(path: Path) -> type[Options] | None:
-    """Give the options model whose fields are the keys at `path` of a configuration file."""
+    """Return the options model whose fields are the keys at `path` of a configuration file."""
     model: type[Options] | None = Document
     entries: type[Options] | None = None
     for key in path:
@@ -107,14 +107,14 @@ def known_paths(model: type[Options] = Document, path: Path = ()) -> Iterator[Pa
 
 
 def written(field: FieldInfo) -> Written | None:
-    """Give the notation of a field whose values people write in one: duration, size, rate."""
+    """Return the notation of a field whose values people write in one: duration, size, rate."""
     arms = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else ()
     marks = [*field.metadata, *(mark for arm in arms for mark in get_args(arm)[1:])]
     return next((mark for mark in marks if isinstance(mark, Written)), None)
 
 
 def json_schema() -> dict[str, Any]:
-    """Give the JSON Schema of a configuration file, for editors: shorthand, ``${…}`` and ``null`` included."""
+    """Return the JSON Schema of a configuration file, for editors: shorthand, ``${…}`` and ``null`` included."""
     schema = Document.model_json_schema(mode="validation")
     definitions = {name: _loosened(each) for name, each in schema.pop("$defs").items()}
     expression = {"type": "string", "pattern": r"\$\{.+\}", "description": "An expression such as ${VAR:-default}."}
@@ -130,7 +130,7 @@ _ANNOTATIONS: Final[tuple[str, ...]] = ("description", "default")
 
 
 def _loosened(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let every property be null or an expression too, and drop the titles that only repeat the keys."""
+    """Allow null and expressions for every property, and drop the titles that only repeat the keys."""
     schema = {key: value for key, value in schema.items() if key != "title"}
     if "anyOf" in schema:
         schema["anyOf"] = [_loosened(each) for each in schema["anyOf"]]
@@ -154,7 +154,7 @@ def _loosened_value(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_of(field: FieldInfo) -> Any:
-    """Give a field's default as people write it."""
+    """Return a field's default as people write it."""
     value = field.default
     notation = written(field)
     if notation is not None and value is not None:

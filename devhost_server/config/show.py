@@ -26,7 +26,7 @@ _EXPRESSION: Final = re.compile(r"\$(?=[${])")
 
 
 def in_effect(tree: Mapping[str, Any], model: type[Options] = Document, path: Path = ()) -> dict[str, Any]:
-    """Give what the layers say, with the defaults of what they do not say, in the order of the reference.
+    """Return what the layers say, with the defaults of what they do not say, in the order of the reference.
 
     Upstreams and routes stay as they are written. Secrets are in it.
     """
@@ -52,7 +52,7 @@ def _without_removed(value: Any) -> Any:
 
 
 def select(shown: Any, key: str) -> Any:
-    """Give the part of the configuration under a dotted key. Raises `KeyError` with the keys that there are."""
+    """Return the part of the configuration under a dotted key. Raises `KeyError` with the keys that there are."""
     for part in key.split("."):
         if isinstance(shown, dict) and part in shown:
             shown = shown[part]
@@ -73,7 +73,7 @@ def to_yaml(value: Any, path: Path = (), origin: Callable[[Path], str] | None = 
 
 
 def _lines(value: Any, path: Path, indent: int) -> Iterator[tuple[str, Path | None]]:
-    """Give the lines of a value, each with the path of the scalar (or list of scalars) on it."""
+    """Return the lines of a value, each with the path of the scalar (or list of scalars) on it."""
     if not _is_block(value):
         yield " " * indent + _inline(value), path
         return
@@ -116,7 +116,7 @@ def scalar(value: Any, *, expanded: bool = True) -> str:
 
 
 def placer(origins: Mapping[str, Origin]) -> Callable[[Path], str]:
-    """Give a function that says where the value at a path comes from."""
+    """Return a function that returns where the value at a path comes from."""
     items: dict[str, list[Origin]] = {}
     for key, at in origins.items():
         parent, _, last = key.rpartition(".")
@@ -132,7 +132,7 @@ def placer(origins: Mapping[str, Origin]) -> Callable[[Path], str]:
 
 
 def _of_list(items: list[Origin]) -> list[Origin]:
-    """Give the places of a list: its items stand in one layer, but each may be expanded from its own expression."""
+    """Return the places of a list: its items stand in one layer, but each may be expanded from its own expression."""
     return [items[0], *(at for at in items[1:] if at.via)]
 
 
@@ -146,7 +146,7 @@ def flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def differences(first: Layers, second: Layers) -> list[tuple[str, Any, Any]]:
-    """Give key, value and value for each key that differs; `ABSENT` where one environment does not have it.
+    """Return key, value and value for each key that differs; `ABSENT` where one environment does not have it.
 
     The layers are compared as they are written, before expansion: no variable and no secret is needed for it.
     """

@@ -31,7 +31,7 @@ class Node:
             yield from enumerate(self.value)
 
     def get(self, key: str | int) -> "Node | None":
-        """Give the child of that key or index."""
+        """Return the child of that key or index."""
         if isinstance(self.value, dict) and isinstance(key, str):
             return self.value.get(key)
         if isinstance(self.value, tuple) and isinstance(key, int) and key < len(self.value):
@@ -69,7 +69,7 @@ def dotted(path: Path) -> str:
 
 
 def plain(node: Node) -> Any:
-    """Give the value without its origins: dicts, lists and scalars."""
+    """Return the value without its origins: dicts, lists and scalars."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, tuple):
@@ -88,7 +88,7 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
 
 
 def with_value(node: Node, path: Path, value: "Node | None") -> Node:
-    """Give a copy of the tree in which the node at `path` (which exists) is another one, or gone."""
+    """Return a copy of the tree in which the node at `path` (which exists) is replaced or removed."""
     if not path:
         return node if value is None else value
     key, rest = path[0], path[1:]

@@ -25,7 +25,7 @@ _QUOTED: Final = re.compile("'[^']*'")
 
 
 def is_secret(path: Path, origin: Origin) -> bool:
-    """Tell whether a value must never be shown: it came out of a file, or its key says so."""
+    """Return whether a value must never be shown: it came out of a file, or its key says so."""
     return origin.secret or names_secret(path)
 
 
@@ -35,7 +35,7 @@ def is_secret(path: Path, origin: Origin) -> bool:
 def expanded(
     node: Node, variables: Mapping[str, str], folders: Mapping[str, FilePath], cwd: FilePath, problems: list[Problem]
 ) -> Node:
-    """Give the tree with every ``${…}`` replaced; what cannot be replaced becomes `Broken`, and a problem."""
+    """Return the tree with every ``${…}`` replaced; what cannot be replaced becomes `Broken`, and a problem."""
 
     def walk(each: Node, path: Path) -> Node:
         if isinstance(each.value, dict):
@@ -102,7 +102,7 @@ def validated(tree: Node, problems: list[Problem], *, complete: bool = True) -> 
 
 
 def _with_texts(tree: Node, error: ValidationError) -> tuple[Node, list[Any]]:
-    """Give fields that want text the text of what expansion had typed, and say what is still wrong then."""
+    """Put text back where a field wants it and expansion had typed it; return the tree and what is still wrong."""
     before = tree
     for each in error.errors(include_url=False):
         node, path = find(tree, each["loc"])
@@ -144,7 +144,7 @@ def _problem(error: Mapping[str, Any], tree: Node, data: Mapping[str, Any] | Non
 
 
 def place_of(node: Node) -> Origin:
-    """Give the place to point at: that of the value, or of the key when the value is a mapping of its own lines."""
+    """Return the place to point at: that of the value, or of the key when the value is a mapping of its own lines."""
     return node.key_at if isinstance(node.value, dict) else node.at
 
 
@@ -157,7 +157,7 @@ def redacted(message: str, secrets: Iterable[str]) -> str:
 
 
 def secrets_in(tree: Node) -> list[str]:
-    """Give the texts of all secret values, longest first."""
+    """Return the texts of all secret values, longest first."""
     found = {
         node.text or node.value
         for path, node in leaves(tree)
@@ -204,7 +204,7 @@ _SENTENCES: Final[dict[str, Callable[[Any, Mapping[str, Any]], str]]] = {
 
 
 def _sentence(error: Mapping[str, Any], loc: Path, beside: Iterable[str]) -> str:
-    """Say what is wrong; `beside` are the keys of the mapping that an unknown key is in."""
+    """Return the sentence about an error; `beside` are the keys of the mapping that an unknown key is in."""
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
         return f"unknown key; allowed: {', '.join(allowed_keys(loc[:-1], beside))}"

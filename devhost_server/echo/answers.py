@@ -284,6 +284,6 @@ def _seconds(name: str, text: str) -> float:
 
 
 def wants_websocket(request: Request) -> bool:
-    """Tell whether a request offers to become a WebSocket (RFC 6455 §4.2.1)."""
+    """Return whether a request offers to become a WebSocket (RFC 6455 §4.2.1)."""
     tokens = b",".join(request.values(b"upgrade")).lower().split(b",")
     return request.version == "1.1" and b"websocket" in (token.strip() for token in tokens)

@@ -63,7 +63,7 @@ class WebSocketEcho(asyncio.Protocol):
         self._react()
 
     def eof_received(self) -> bool:
-        """Let the transport close."""
+        """Allow the transport to close."""
         self._wire.receive_eof()
         return False
 

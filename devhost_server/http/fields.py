@@ -108,7 +108,7 @@ class Lines(dict[bytes, "bytes | tuple[T, bytes, bytes]"], Generic[T]):
         return known
 
     def nominated(self, options: Collection[bytes]) -> frozenset[bytes]:
-        """Give the fields that these Connection options take away: those that mean nothing to the gateway itself."""
+        """Return the fields that these Connection options take away: those that mean nothing to the gateway itself."""
         return frozenset(options) - self._needed - GUARDED
 
 
@@ -125,7 +125,7 @@ def join_block(lines: list[bytes]) -> bytes:
 
 
 def without(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:
-    """Give the lines whose lower-case name is not in `names`."""
+    """Return the lines whose lower-case name is not in `names`."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
@@ -151,7 +151,7 @@ def is_clean(data: bytes | bytearray, begin: int) -> bool:
 
 
 def parse_length(value: bytes) -> int | None:
-    """Give a Content-Length (RFC 9110 §8.6: digits only), or None if it is malformed or beyond 63 bits."""
+    """Return a Content-Length (RFC 9110 §8.6: digits only), or None if it is malformed or beyond 63 bits."""
     return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else None
 
 
@@ -168,7 +168,7 @@ _TRAILER_BARRED: Final = (
 
 
 def filter_trailers(block: bytes) -> bytes | None:
-    """Give the trailer lines of a block that may be passed on, as a block; None if the section is malformed."""
+    """Return the trailer lines of a block that may be passed on, as a block; None if the section is malformed."""
     kept = []
     for line in split_block(block):
         spelling, colon, _ = line.partition(b":")

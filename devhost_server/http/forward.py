@@ -41,7 +41,7 @@ def loops(via: bytes, instance: bytes) -> bool:
 
 
 def rewrite(target: bytes, prefix: bytes, base: bytes) -> bytes | None:
-    """Give the request target for an upstream: `prefix` cut off, `base` put before it.
+    """Return the request target for an upstream: `prefix` cut off, `base` put before it.
 
     Without either the bytes stay untouched. With one, a path that dot segments or escapes could lead out of the
     prefix or the base has no safe reading, and None is given. What remains behind a prefix begins with one slash.
@@ -75,7 +75,7 @@ def with_slash(target: bytes) -> bytes:
 def around_request_id(
     fields: RequestFields, peer: Peer, instance: bytes, *, old: bool, host: bytes, host_line: bytes | None
 ) -> tuple[bytes, bytes]:
-    """Give the head of the request to a target, less beginning and end: what is before the request id, and behind it.
+    """Return the head of the request to a target, less beginning and end: what is before the request id, and behind it.
 
     `host` is the host asked for; `host_line` replaces the client's Host line if it is not None. `instance` names this
     gateway in Via, which is how a loop is noticed. Requests with the same fields on one connection share both parts.

@@ -39,7 +39,7 @@ def remains(tls: ssl.SSLObject) -> tuple[bytes, bool]:
 
 
 def read_on(transport: asyncio.BaseTransport, descriptor: int) -> None:
-    """Let TLS have what the kernel still holds of a connection that its transport has let go of.
+    """Feed TLS what the kernel still holds of a connection that its transport has closed.
 
     `descriptor` is of the same socket and has outlived the transport's own.
     """
@@ -53,7 +53,7 @@ def read_on(transport: asyncio.BaseTransport, descriptor: int) -> None:
 
 
 def end_writing(transport: asyncio.WriteTransport, tls: ssl.SSLObject) -> None:
-    """Say close_notify after what was written, and go on reading (RFC 8446 §6.1).
+    """Send close_notify after what was written, and go on reading (RFC 8446 §6.1).
 
     Everything that has come must have been read: OpenSSL takes what it finds behind its own close_notify for an error.
     """

@@ -43,7 +43,7 @@ class HeadMemory:
         self._most = _REMEMBERED + routes
 
     def line(self, line: bytes) -> tuple[bytes, ParsedLine] | Fault:
-        """Give a request line, as one object for all who sent it, and what it says; or why it is refused."""
+        """Return a request line, as one object for all who sent it, and what it says; or why it is refused."""
         known = self._lines.get(line)
         if known is not None:
             return known
@@ -57,7 +57,7 @@ class HeadMemory:
         return line, parsed
 
     def block(self, block: bytes, method: bytes, peer: Peer) -> tuple[bytes, RequestFields] | Fault:
-        """Give a field block, as one object for all who sent it, and what it says; or why it is refused."""
+        """Return a field block, as one object for all who sent it, and what it says; or why it is refused."""
         short = len(block) <= _BLOCK_LENGTH
         known = self._blocks.get((peer, block)) if short else None
         if known is not None:

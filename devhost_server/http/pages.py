@@ -97,7 +97,7 @@ _JSON_TYPES: Final = (b"application/problem+json", b"application/json")
 
 
 def prefers_html(accept: bytes | None) -> bool:
-    """Tell whether `text/html` has a higher quality than JSON. Elements that are malformed count for nothing."""
+    """Return whether `text/html` has a higher quality than JSON. Elements that are malformed count for nothing."""
     return accept is not None and _prefers_html(accept[:MAX_ACCEPT])
 
 
@@ -472,7 +472,7 @@ def _steps(facts: Facts) -> Iterator[str]:
 
 
 def _can_be_asked(facts: Facts) -> bool:
-    """Tell whether the target is at a plain TCP address that curl can be pointed at."""
+    """Return whether the target is at a plain TCP address that curl can be pointed at."""
     if facts.target_addr is None or facts.flag not in _AT_TARGET or facts.error in {"dns_error", "tls_protocol_error"}:
         return False
     return _ADDRESS.fullmatch(facts.target_addr) is not None

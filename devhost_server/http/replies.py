@@ -11,7 +11,7 @@ _REASONS: Final = {413: "Content Too Large", 499: "Client Closed Request"}
 
 
 def reason(status: int) -> str:
-    """Give the reason phrase of a status, "" if it has none."""
+    """Return the reason phrase of a status, "" if it has none."""
     if status in _REASONS:
         return _REASONS[status]
     try:
@@ -40,7 +40,7 @@ def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_b
 
 
 def date_line() -> bytes:
-    """Give the Date line (RFC 9110 §6.6.1) of this second."""
+    """Return the Date line (RFC 9110 §6.6.1) of this second."""
     return _date_line(int(time.time()))
 
 

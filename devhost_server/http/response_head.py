@@ -182,7 +182,7 @@ _LINES: Final[Lines[_Take]] = Lines(_TAKES, _malformed)
 
 
 def parse_status_line(line: bytes) -> tuple[int, bytes, bool] | Fault:
-    """Give (status, status and reason as sent, whether it is HTTP/1.0) of a status line, or why it is refused.
+    """Return (status, status and reason as sent, whether it is HTTP/1.0) of a status line, or why it is refused.
 
     RFC 9112 §4. A missing reason is tolerated with or without its blank. Short ones are remembered.
     """

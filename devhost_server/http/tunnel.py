@@ -83,7 +83,7 @@ class FrameFollower:
 
 
 def _payload_length(header: bytes) -> int | None:
-    """Give how many bytes follow the length field of a frame (mask and payload), None if the field is unfinished."""
+    """Return how many bytes follow the length field of a frame (mask and payload), None if the field is unfinished."""
     if len(header) < 2:
         return None
     short = header[1] & 0x7F
@@ -157,7 +157,7 @@ class _Side(asyncio.Protocol):
             goodbye.end_writing(self.transport, self.tls)
 
     def _was_read(self) -> None:
-        """Say the end that is owed, now that all that had come has been read."""
+        """Send the end of TLS that is owed, now that all that had come has been read."""
         if self.lost or self.other.paused:
             return
         self.held = False
@@ -272,7 +272,7 @@ class Tunnel:
             self.bytes_down += size
 
     def close_going_away(self) -> bool:
-        """Tell both sides 1001 at their next frame boundary; False if this is no WebSocket and cannot be told."""
+        """Send both sides 1001 at their next frame boundary; return False if this is no WebSocket."""
         if not self.websocket:
             return False
         if not self.closing:
@@ -319,7 +319,7 @@ class Tunnel:
         self._close()
 
     def take_apart(self) -> None:
-        """Let the sides go of each other, when both are lost: no callback will come any more.
+        """Break the cycle between the sides, when both are lost: no callback will come any more.
 
         Held together by a cycle, each tunnel would keep some 6 KB until a full garbage collection, which is rare here.
         """

@@ -60,7 +60,7 @@ class Blocks:
         return plan
 
     def commit(self, plan: BlockPlan) -> None:
-        """Give the blocks out. Every worker must serve the configuration that is being replaced, or a later one."""
+        """Assign the blocks. Every worker must serve the configuration that is being replaced, or a later one."""
         for block in plan.taken:
             self._erase(block)
         kept = set(plan.owners.values())

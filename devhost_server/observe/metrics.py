@@ -412,7 +412,7 @@ def content_type(as_openmetrics: bool) -> str:
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """Tell whether an Accept value (RFC 9110 §12.5.1) prefers OpenMetrics: named, and not ranked below plain text.
+    """Return whether an Accept value (RFC 9110 §12.5.1) prefers OpenMetrics: named, and not ranked below plain text.
 
     Parameters other than `q` are left aside: what is sent says its version, and no name needs an escaping scheme.
     """

@@ -182,23 +182,23 @@ class Scoreboard:
         return f"<Scoreboard {self.capacity} generation={self.board[Board.GENERATION]}>"
 
     def row(self, slot: int) -> memoryview:
-        """Give the cells of a worker slot."""
+        """Return the cells of a worker slot."""
         return self._rows[slot]
 
     def rows(self) -> Iterator[memoryview]:
-        """Give the rows of all slots that a worker has ever held."""
+        """Return the rows of all slots that a worker has ever held."""
         return (row for row in self._rows if row[Slot.RESTARTS] or row[Slot.PID])
 
     def route_at(self, block: int) -> int:
-        """Give the index of a route block's first cell within a row."""
+        """Return the index of a route block's first cell within a row."""
         return self._routes_at + block * _ROUTE_CELLS
 
     def upstream_at(self, block: int) -> int:
-        """Give the index of an upstream block's first cell within a row."""
+        """Return the index of an upstream block's first cell within a row."""
         return self._upstreams_at + block * _UPSTREAM_CELLS
 
     def target_at(self, block: int) -> int:
-        """Give the index of a target block's first cell within a row."""
+        """Return the index of a target block's first cell within a row."""
         return self._targets_at + block * _TARGET_CELLS
 
     def total(self, cell: int) -> int:

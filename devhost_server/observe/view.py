@@ -86,15 +86,15 @@ class View:
         return self.scoreboard.board[cell]
 
     def routes(self) -> Iterator[tuple[Labels, int]]:
-        """Give each route's name and the index of its first cell."""
+        """Return each route's name and the index of its first cell."""
         return (((name,), self.scoreboard.route_at(block)) for name, block in self.served.routes.items())
 
     def upstreams(self) -> Iterator[tuple[Labels, int]]:
-        """Give each upstream's name and the index of its first cell."""
+        """Return each upstream's name and the index of its first cell."""
         return (((name,), self.scoreboard.upstream_at(block)) for name, block in self.served.upstreams.items())
 
     def targets(self) -> Iterator[tuple[Labels, int]]:
-        """Give each target's upstream and URL, and the index of its first cell."""
+        """Return each target's upstream and URL, and the index of its first cell."""
         return ((key, self.scoreboard.target_at(block)) for key, block in self.served.targets.items())
 
     def total(self, cell: int) -> int:
@@ -111,11 +111,11 @@ class View:
         return self.scoreboard.codes(at + RouteCell.CODES, ROUTE_CODES)
 
     def target_codes(self, at: int) -> Codes:
-        """Give the counts of a target by (method, status)."""
+        """Return the counts of a target by (method, status)."""
         return self.scoreboard.codes(at + TargetCell.CODES, TARGET_CODES)
 
     def failing_since(self, at: int) -> int | None:
-        """Tell since when a target fails: Unix time in microseconds, None while it works or was never tried.
+        """Return since when a target fails: Unix time in microseconds, None while it works or was never tried.
 
         Each worker has its own experience. A target counts as failing as long as the last try of any worker failed:
         some requests fail then, and that is what a reader looks for. The first failure of all is given.
@@ -123,24 +123,24 @@ class View:
         return min((since for row in self.rows.values() if (since := row[at + TargetCell.FAILING_SINCE])), default=None)
 
     def was_tried(self, at: int) -> bool:
-        """Tell whether any worker has ever had anything to do with a target."""
+        """Return whether any worker has ever used a target."""
         return any(self.totals(at, TargetCell.CODES + 1))
 
     def workers(self) -> dict[int, memoryview]:
-        """Give the rows of the workers that live, by slot."""
+        """Return the rows of the workers that live, by slot."""
         return {slot: row for slot, row in self.rows.items() if row[Slot.STATE] != WorkerState.EMPTY}
 
     def is_serving(self) -> bool:
-        """Tell whether some worker is ready and has a configuration."""
+        """Return whether some worker is ready and has a configuration."""
         return any(row[Slot.STATE] == WorkerState.READY and row[Slot.GENERATION] > 0 for row in self.rows.values())
 
     def is_draining(self) -> bool:
-        """Tell whether the gateway is stopping."""
+        """Return whether the gateway is stopping."""
         return self.board(Board.DRAINING) != 0
 
 
 class Reader:
-    """Gives views, and reads the documents again only when they have changed."""
+    """Makes views, and reads the documents again only when they have changed."""
 
     def __init__(self, scoreboard: Scoreboard, publication: Publication) -> None:
         self._scoreboard = scoreboard
@@ -152,7 +152,7 @@ class Reader:
         return f"<Reader generation={self._served.generation}>"
 
     def view(self) -> View:
-        """Give what is served now."""
+        """Return what is served now."""
         self._refresh()
         scoreboard = self._scoreboard
         slots = range(scoreboard.capacity.slots)
@@ -169,7 +169,7 @@ class Reader:
             self._seen = (at, size, check)
 
     def report(self) -> dict[str, Any] | None:
-        """Give the report of the last reload; None if there was none, or it is being written at this moment."""
+        """Return the report of the last reload; None if there was none, or it is being written at this moment."""
         text = self._publication.read(Document.REPORT)
         report: dict[str, Any] | None = None if text is None else orjson.loads(text)
         return report

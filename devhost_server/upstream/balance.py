@@ -32,7 +32,7 @@ class RoundRobin(Generic[W]):
         self._next = 0
 
     def pick(self, barred: Container[W] = ()) -> W | None:
-        """Give the next target that is not `barred`, None if all are."""
+        """Return the next target that is not `barred`, None if all are."""
         return self._take_turns(barred) if self._equal else self._spend_credit(barred)
 
     def _take_turns(self, barred: Container[W]) -> W | None:

@@ -26,7 +26,7 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 
 
 def target_url(text: str) -> str:
-    """Give a target's URL in canonical form: lower case, punycode, no default port, no trailing slash.
+    """Return a target's URL in canonical form: lower case, punycode, no default port, no trailing slash.
 
     Raises `ValueError` with a sentence, in which a password is never repeated.
     """

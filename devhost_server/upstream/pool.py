@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class UpstreamPool:
-    """Gives the client of this process. `find` gives an upstream by name, None if there is none."""
+    """Holds the client of this process. `find` returns an upstream by name, None if there is none."""
 
     def __init__(self, find: "Callable[[str], Upstream | None]") -> None:
         self._find = find
@@ -26,7 +26,7 @@ class UpstreamPool:
         self._pid = 0
 
     def client(self) -> "httpx.AsyncClient":
-        """Give the one client of this process. The host of a URL names the upstream: ``http://UPSTREAM/path``.
+        """Return the one client of this process. The host of a URL names the upstream: ``http://UPSTREAM/path``.
 
         It keeps no cookies (one user's session must never reach another), follows no redirects and ignores proxy
         variables in the environment. The time-outs of the upstream hold, not httpx's.

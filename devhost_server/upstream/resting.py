@@ -30,7 +30,7 @@ class Resting:
         return len(self._until)
 
     def add(self, connection: "ServerConnection", now: float) -> None:
-        """Let a connection rest, at least as long as its last answer took."""
+        """Add a connection, to rest at least as long as its last answer took."""
         self._until[connection] = now + min(max(REST_SECONDS, connection.head_seconds), _LONGEST_SECONDS)
 
     def take(self, now: float) -> "ServerConnection | None":

@@ -139,7 +139,7 @@ class Target:
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
     def take(self) -> ServerConnection | None:
-        """Give an idle connection that is still open, if there is one."""
+        """Return the idle connection that was used last and is still open, or None."""
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
@@ -159,7 +159,7 @@ class Target:
         return False
 
     def wait_for(self, exchange: Exchange, *, fresh: bool = False) -> Waiter | Fault:
-        """Let `exchange` wait for a connection, which (or a `Fault`) is posted to it; a refusal comes at once.
+        """Put `exchange` in line for a connection, which (or a `Fault`) is posted to it; return a refusal at once.
 
         `fresh` asks for a new connection even at the cost of an idle one: the others may be as stale as the last.
         """
@@ -197,7 +197,7 @@ class Target:
             self._idle[connection] = None
 
     def surrender(self, connection: ServerConnection) -> None:
-        """Let a connection leave for good, to become half of a tunnel: tunnels do not take up the pool's room."""
+        """Remove a connection that becomes half of a tunnel: tunnels do not take up the pool's room."""
         self.active -= 1
         connection.exchange = None
         self._connections.discard(connection)
@@ -276,7 +276,7 @@ class Target:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _put_away(self, connection: ServerConnection, reasons: int) -> None:
-        """Let a connection rest, give it to the client that it belongs to, or close it."""
+        """Put a connection to rest, return it to the client that owns it, or close it."""
         owner = connection.owner
         if self._retired or reasons & Reason.UNFINISHED:
             connection.destroy()

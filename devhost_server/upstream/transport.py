@@ -38,7 +38,7 @@ _ERRORS: Final = {
 
 
 def _error(fault: Fault, request: httpx.Request) -> httpx.TransportError:
-    """Give a fault as the exception that httpx has for it."""
+    """Return a fault as the exception that httpx has for it."""
     flag = fault.failure.flag
     kind: type[httpx.TransportError] = _ERRORS.get(
         fault.failure, httpx.ConnectError if flag == "UF" else httpx.RemoteProtocolError
@@ -187,7 +187,7 @@ class _Body(httpx.AsyncByteStream):
             self._complete = call.checked(call.events.pop(0)) is Event.FINISHED
 
     async def aclose(self) -> None:
-        """Give the connection back, or destroy it if the body was not read to its end."""
+        """Return the connection back, or destroy it if the body was not read to its end."""
         if not self._closed:
             self._closed = True
             self._upload.cancel()
@@ -251,7 +251,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
 
 
 def _prepare(request: httpx.Request, target: Target) -> tuple[_Call, list[bytes]]:
-    """Give a call and the lines of its head; httpx has framed it, and its Host becomes the target's.
+    """Return a call and the lines of its head; httpx has framed it, and its Host becomes the target's.
 
     What belongs to a hop stays on the caller's. Raises `httpx.LocalProtocolError` for what is no valid request.
     """

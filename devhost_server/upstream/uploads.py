@@ -30,7 +30,7 @@ class Uploads:
         return False
 
     def forget(self, x: Exchange) -> None:
-        """Let an exchange wait no longer."""
+        """Remove an exchange from those that wait."""
         self._waiting.pop(x, None)
 
     def leave(self) -> None:

@@ -73,7 +73,7 @@ class Upstream:
         return target
 
     def retire(self) -> None:
-        """Let go of all connections as they become idle."""
+        """Close all connections, those in use as they become idle."""
         for target in self.targets:
             target.retire()
 
