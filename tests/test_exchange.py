@@ -14,8 +14,10 @@ from devhost_server.failures import CLIENT_GONE
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import RouteCell, TargetCell
+from devhost_server.upstream.transport import next_event
 from tests.benchmarks.inmemory import ROUTES, Loopback
 from tests.benchmarks.messages import ANSWER, SMALL
+from tests.support.compiled import needs_source
 
 HOST = b"Host: app.localhost\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello"
@@ -253,6 +255,7 @@ def scenario_tunnel(house: House) -> None:
 SCENARIOS = [value for name, value in globals().items() if name.startswith("scenario_")]
 
 
+@needs_source
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_wherever_a_life_breaks_the_exchange_ends_and_is_counted_once(
     house: House, scenario: Callable[[House], None]
@@ -325,7 +328,7 @@ def test_waiting_for_anything_but_its_own_events_fails_the_exchange_at_once(kind
         "nothing": lambda: Foreign(None),
         "future": loop.create_future,
         "sleep": lambda: asyncio.sleep(0),
-        "another exchange's event": other.event,
+        "another exchange's event": lambda: next_event(other),
         "a value": lambda: Foreign("response"),
     }
 
@@ -351,8 +354,8 @@ def test_its_own_events_are_waited_for() -> None:
     client, told = Broken(), []
 
     async def life(x: Exchange) -> None:
-        told.append(await x.event())
-        told.append(await x.event())
+        told.append(await next_event(x))
+        told.append(await next_event(x))
 
     x = blank(client)
     x.run(life(x))

@@ -13,6 +13,7 @@ from devhost_server.exchange import Exchange
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.observe.scoreboard import code_key
 from tests.benchmarks.inmemory import ROUTES, Loopback, MemoryTransport
+from tests.support.compiled import needs_source
 
 GET = b"GET /%d HTTP/1.1\r\nHost: fixed.localhost\r\n\r\n"
 # Answered by the configuration, so that an answer is there as soon as a request has begun.
@@ -158,6 +159,7 @@ def test_a_drain_answers_those_in_line(house: House) -> None:
     assert b"Connection: close" in transport.sent
 
 
+@needs_source
 def test_an_error_of_ours_does_not_strand_the_line(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = house.clients(PER_TURN + 3)
     house.all_ask(clients)
@@ -203,6 +205,7 @@ def test_what_ends_in_a_turn_is_counted_at_its_end(house: House) -> None:
     assert counted(house) == PER_TURN
 
 
+@needs_source
 def test_an_error_in_the_books_costs_one_entry(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = house.clients(5)
     house.all_ask(clients)

@@ -40,6 +40,9 @@ class Backoff(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._resting)
 
+    def __contains__(self, target: T) -> bool:
+        return target in self._resting  # compiled code does not fall back on iterating
+
     def __iter__(self) -> Iterator[T]:
         return iter(self._resting)
 

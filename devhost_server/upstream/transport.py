@@ -6,8 +6,9 @@ of the gateway's coroutine, and what takes its body is a queue instead of a clie
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Final, cast
+from collections.abc import AsyncIterator, Callable, Generator
+from types import coroutine
+from typing import Any, Final, cast
 
 import httpx
 
@@ -44,6 +45,15 @@ def _error(fault: Fault, request: httpx.Request) -> httpx.TransportError:
         fault.failure, httpx.ConnectError if flag == "UF" else httpx.RemoteProtocolError
     )
     return kind(fault.detail, request=request)
+
+
+@coroutine
+def next_event(exchange: Exchange) -> Generator[Exchange, Any, Any]:
+    """Wait for the next event of an exchange whose life is told in this module, or in another that is never compiled.
+
+    `Exchange.event` can be awaited by what is built as it is: either both are interpreted, or both are compiled.
+    """
+    return (yield from exchange.event())
 
 
 class _Reader:
@@ -95,7 +105,7 @@ class _Call:
 
     async def _listen(self) -> None:
         """Take down what is posted, until the call is over."""
-        while (event := await self.exchange.event()) is not None:
+        while (event := await next_event(self.exchange)) is not None:
             self.events.append(event)
             self.news.set()
 

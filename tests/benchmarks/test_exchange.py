@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from itertools import cycle
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ import uvloop
 
 from devhost_server.exchange import Exchange
 from devhost_server.observe.scoreboard import code_key
+from devhost_server.upstream.transport import next_event
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
 from tests.benchmarks.steps import steps
+from tests.support.compiled import COMPILED
 
 REQUEST_ID = re.compile(rb"\r\nX-Request-ID: [0-9a-f]{32}")
 LIVES = 100
@@ -124,7 +127,7 @@ def posted() -> list[object]:
     told: list[object] = []
     exchanges = [blank() for _ in range(LIVES)]
     for x in exchanges:
-        x.run(life(x.event, told))
+        x.run(life(x.event if not COMPILED else partial(next_event, x), told))
     for event in ("response", "finished"):
         for x in exchanges:
             x.post(event)

@@ -20,6 +20,10 @@ from devhost_server.http.chunked import ChunkedDecoder
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import _CHUNKED, _DONE, _LENGTH, ServerConnection
+from devhost_server.observe.scoreboard import Capacity, Scoreboard
+from devhost_server.upstream.options import TargetOptions, UpstreamOptions, UpstreamTimeouts
+from devhost_server.upstream.transport import next_event
+from devhost_server.upstream.upstream import Upstream
 from tests.benchmarks.inmemory import Loopback
 
 REQUEST = b"POST /u HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 5\r\n\r\nhello"
@@ -41,7 +45,7 @@ def test_one_that_was_held_back_over_tls_rests_before_it_is_used_again() -> None
     for tls in (None, ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())):
         loopback = Loopback()
         loopback.server._tls = tls
-        loopback.server.exchange = cast("Any", object())
+        loopback.server.exchange = Exchange(cast("Any", None), b"GET", b"/", RequestFields([]), 0.0)
         loopback.server._state, loopback.server._framing = _DONE, _LENGTH
         loopback.server.pause_reading()
         assert loopback.server.detach() == (0 if tls is None else Reason.HELD)
@@ -78,34 +82,31 @@ def serve_once(listener: socket.socket, tls: ssl.SSLContext | None, answer: byte
         end(wrapped, how)
 
 
-class Target:
-    """As much of a target as a connection needs."""
+def connection_to(url: str = "https://localhost") -> ServerConnection:
+    """A connection that its target counts, not made yet."""
+    board, wheel = Scoreboard(Capacity(1, 1, 1, 1)), Wheel(asyncio.get_running_loop().time)
+    options = UpstreamOptions(targets=(TargetOptions(url=url),), timeouts=UpstreamTimeouts(response=5))
+    upstream = Upstream("app", options, wheel, board.row(0), board.upstream_at(0), [board.target_at(0)], start=0)
+    connection = ServerConnection(upstream.targets[0], wheel)
+    upstream.targets[0]._connections.add(connection)
+    return connection
 
-    def __init__(self) -> None:
-        from devhost_server.http.response_head import parse_response
-        from devhost_server.upstream.options import PoolOptions, UpstreamTimeouts
 
-        self.url = "https://localhost"
-        self.response_seconds = 5.0
-        self.timeouts = UpstreamTimeouts()
-        self.pool = PoolOptions()
-        self.known_head_text, self.known_head = b"\r\n\r\n", parse_response(b"", b"")
-        self.is_gone = asyncio.Event()
-
-    def gone(self, _: ServerConnection) -> None:
-        self.is_gone.set()
+async def gone(connection: ServerConnection) -> None:
+    """Wait until the target no longer counts a connection."""
+    while connection in connection.target._connections:
+        await asyncio.sleep(0.001)
 
 
 async def events_of(port: int, tls: ssl.SSLContext | None) -> list[object]:
     """Ask once and give what the exchange was told until the connection was gone."""
-    target, events = Target(), []
-    connection = ServerConnection(cast("Any", target), Wheel(asyncio.get_running_loop().time))
+    connection, events = connection_to(), []
     client = type("Client", (), {"send_body": lambda *_: None})()
     exchange = Exchange(cast("Any", client), b"GET", b"/", RequestFields([]), 0.0)
 
     async def live() -> None:
         while True:
-            events.append(await exchange.event())
+            events.append(await next_event(exchange))
 
     exchange.run(live())
     async with asyncio.timeout(20):
@@ -114,7 +115,7 @@ async def events_of(port: int, tls: ssl.SSLContext | None) -> list[object]:
             lambda: connection, "127.0.0.1", port, ssl=tls, server_hostname=name
         )
         exchange.attach(connection, b"GET / HTTP/1.1\r\n\r\n")
-        await target.is_gone.wait()
+        await gone(connection)
     return events
 
 
@@ -183,8 +184,7 @@ def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target
             end(wrapped, how)
 
     async def scene(port: int) -> list[object]:
-        target, events = Target(), []
-        connection = ServerConnection(cast("Any", target), Wheel(asyncio.get_running_loop().time))
+        connection, events = connection_to(), []
 
         def send_body(_client: object, _exchange: object, pieces: list[bytes]) -> None:
             body.extend(b"".join(pieces))
@@ -197,7 +197,7 @@ def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target
 
         async def live() -> None:
             while True:
-                events.append(await exchange.event())
+                events.append(await next_event(exchange))
                 body.extend(b"".join(exchange.first_pieces))
                 exchange.first_pieces = ()
                 if body:
@@ -210,7 +210,7 @@ def test_what_came_over_tls_while_reading_was_paused_is_read_although_the_target
                 lambda: connection, "127.0.0.1", port, ssl=tls, server_hostname="localhost"
             )
             exchange.attach(connection, b"GET / HTTP/1.1\r\n\r\n")
-            await target.is_gone.wait()
+            await gone(connection)
         return events
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

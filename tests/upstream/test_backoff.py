@@ -14,6 +14,8 @@ def test_a_target_is_probed_once_its_time_is_over_and_by_one_only() -> None:
     backoff: Backoff[str] = Backoff()
     backoff.failed("a", 0.0)
     assert list(backoff) == ["a"]
+    assert "a" in backoff
+    assert "b" not in backoff
     assert backoff.due(0.9 * FIRST_SECONDS) == []
     assert backoff.due(FIRST_SECONDS) == ["a"]
     assert backoff.due(1000.0) == [], "one probe is under way"

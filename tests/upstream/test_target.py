@@ -27,9 +27,11 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, TargetCell
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
 from devhost_server.upstream.target import Target, Waiter
+from devhost_server.upstream.transport import next_event
 from devhost_server.upstream.upstream import Upstream
 from tests.support import blackhole, refusing_port
 from tests.support.certificates import authority
+from tests.support.compiled import needs_source
 
 # --- the double of a server ------------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class Asker:
 
     async def _live(self) -> None:
         while True:
-            event = await self.exchange.event()
+            event = await next_event(self.exchange)
             self.events.append(event)
             if event is None:
                 return
@@ -877,6 +879,7 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
+@needs_source
 def test_an_error_while_the_end_is_told_leaves_no_room_taken(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         raise RuntimeError("on purpose")

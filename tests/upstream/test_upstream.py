@@ -10,6 +10,7 @@ from devhost_server.observe.scoreboard import Capacity, Scoreboard
 from devhost_server.upstream.options import RetryOptions, TargetOptions, UpstreamOptions
 from devhost_server.upstream.target import Target
 from devhost_server.upstream.upstream import Upstream
+from tests.support.compiled import needs_source
 
 BOARD = Scoreboard(Capacity(1, 1, 1, 3))
 
@@ -82,6 +83,7 @@ def test_the_only_target_is_always_tried(clock: Clock) -> None:
     assert upstream.pick() is only
 
 
+@needs_source
 def test_it_is_probed_when_its_time_is_over(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[Target] = []
 
