@@ -92,7 +92,7 @@ class Client(Protocol):
         """Send a response that has no body to follow."""
 
     def send_response(
-        self, exchange: "Exchange", head: bytes, pieces: list[bytes], *, chunked_body: bool, complete: bool
+        self, exchange: "Exchange", head: bytes, pieces: Sequence[bytes], *, chunked_body: bool, complete: bool
     ) -> None:
         """Send a response head and what there is of its body."""
 
