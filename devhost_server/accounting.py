@@ -161,6 +161,6 @@ class Accounts:
         self.row[route.cell + RouteCell.WEBSOCKETS] += change
 
     def failing_since(self, target: "Target") -> int:
-        """Give since when connecting to a target has failed, in microseconds of Unix time; 0 if it has not."""
+        """Return since when connecting to a target has failed, in microseconds of Unix time; 0 if it has not."""
         since: int = self.row[target.cell + TargetCell.FAILING_SINCE]
         return since

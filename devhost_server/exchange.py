@@ -230,7 +230,7 @@ class Exchange:
         return (yield self)
 
     def post(self, event: object) -> None:
-        """Tell what happened. An event for an exchange that is over is dropped.
+        """Post what happened. An event for an exchange that is over is dropped.
 
         While the coroutine is running, the first event waits for it; a second one could only report the consequences
         of the first, and is dropped too.
@@ -377,5 +377,5 @@ def _end_foreign_wait(life: Coroutine[Any, Any, None], awaited: object) -> NoRet
 
 
 def internal_fault() -> Fault:
-    """Give what is said of a bug of ours: nothing about it belongs on the wire."""
+    """Return what is said of a bug of ours: nothing about it belongs on the wire."""
     return INTERNAL("The gateway met an error of its own; its log tells more under this request id.")

@@ -362,7 +362,7 @@ class Gateway:
         return fault
 
     def _reasons(self, x: Exchange, route: Route, connection: ServerConnection) -> int:
-        """Say what about a request speaks against using its connection again."""
+        """Return what about a request speaks against using its connection again."""
         fields = x.fields
         if fields is None:
             return 0
@@ -589,7 +589,7 @@ class Gateway:
         x.connection = None
 
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
-        """Give the connection back."""
+        """Return the connection to its target."""
         if connection.reasons and connection.reasons & Reason.SURPLUS and x.route is not None:
             self.accounts.count_surplus(x.route)
         if x.target is not None:
@@ -610,7 +610,7 @@ class Gateway:
             self._abandon(x, fault)
 
     def _abandon(self, x: Exchange, fault: Fault) -> None:
-        """Let go of everything that an exchange holds, whatever else fails."""
+        """Release everything that an exchange holds, whatever else fails."""
         x.fault = fault
         for let_go in (self._drop_connection, self._close_books, lambda x: x.client.cut()):
             try:
@@ -691,7 +691,7 @@ def _hop_lines(x: Exchange, fields: "RequestFields", route: Route, reasons: int)
 
 
 def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
-    """Give the Connection line of an answer; HTTP/1.1 keeps alive without saying so."""
+    """Return the Connection line of an answer; HTTP/1.1 keeps alive without saying so."""
     if not keep_alive:
         return b"\r\nConnection: close"
     return b"\r\nConnection: keep-alive" if x.old else b""

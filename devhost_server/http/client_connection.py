@@ -205,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.connection.pause_reading()
 
     def resume_writing(self) -> None:
-        """Let the upstream, or the next request, go on."""
+        """Resume the upstream, or read the next request."""
         self._write_paused = False
         self._progress = None
         exchange = self.exchange
@@ -273,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.post(BODY_TIMEOUT("The request body stopped coming before it was complete."))
 
     def _watch_writing(self) -> None:
-        """Give the client its time to take what waits for it, from the last byte that it took."""
+        """Begin to time how the client takes what waits for it, from the last byte that it took."""
         if self._progress is None:
             wheel = self.gateway.wheel
             self._progress = Progress(self.transport, self.gateway.timeouts.write_idle, wheel.clock())
@@ -289,7 +289,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _too_slow(self, now: float) -> Fault | None:
-        """Say in what the client is too slow, or set when to look next."""
+        """Return in what the client is too slow; if it is not, set when to look next."""
         progress, timeouts = self._progress, self.gateway.timeouts
         if progress is None or progress.has_stalled(now):
             return CLIENT_STALLED("The client did not take a byte of the answer for too long.")
@@ -380,7 +380,7 @@ class ClientConnection(asyncio.Protocol):
         return known[1]
 
     def _judge(self, target: bytes, fields: RequestFields, *, old: bool) -> Fault | None:
-        """Say what is wrong with a head whose parts are sound."""
+        """Return what is wrong with a head whose parts are sound, or None."""
         if len(target) > self.gateway.limits.target:
             return TARGET_TOO_LONG(f"The request target is longer than {self.gateway.limits.target} bytes.")
         if not fields.host and (fields.host is not None or not old):
@@ -676,7 +676,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def drain(self) -> None:
-        """Give an idle connection a moment for a request that may be under way, then close it."""
+        """Close an idle connection after a moment, in which a request that is under way may still come."""
         if self._state == _IDLE:
             self.arm(self.gateway.clients.idle_seconds)
 
@@ -697,13 +697,13 @@ class ClientConnection(asyncio.Protocol):
         self.gateway.clients.disconnected(self)
 
     def private_connections(self) -> PrivateConnections:
-        """Give what holds the connections to targets that only this client may use."""
+        """Return what holds the connections to targets that only this client may use."""
         if self.private is None:
             self.private = PrivateConnections()
         return self.private
 
     def _stand_in_line(self) -> None:
-        """Let what is in the buffer wait for a later turn of the loop."""
+        """Queue what is in the buffer for a later turn of the loop."""
         self._state = _IN_LINE
         self._came = time.monotonic()
         self.deadline = NEVER

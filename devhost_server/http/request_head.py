@@ -170,7 +170,7 @@ class RequestFields:
         self.log_tail = b""
 
     def get(self, name: bytes) -> bytes | None:
-        """Give the value of the first field called `name` (lower-case), or None."""
+        """Return the value of the first field called `name` (lower-case), or None."""
         for line in self.lines:
             spelling, _, value = line.partition(b":")
             if spelling.lower() == name:
@@ -198,7 +198,7 @@ class RequestFields:
         return self.chunked or bool(self.length)
 
     def forward_with(self, host: bytes) -> bytes:
-        """Give the block that is passed on with another Host, in the place of the client's."""
+        """Return the block that is passed on with another Host, in the place of the client's."""
         at = self.host_at
         behind = self.kept[at:] if self.host is None else self.kept[at + 1 :]
         return join_block([*self.kept[:at], b"Host: " + host, *behind])
@@ -655,7 +655,7 @@ def _is_websocket_key(key: bytes | None) -> bool:
 
 
 def seeming(head: bytes) -> tuple[bytes, bytes, bytes]:
-    """Give what a head that was refused or is not complete seems to say: method, target, host; b"" for the unsaid.
+    """Return what a head that was refused or is not complete seems to say: method, target, host; b"" if it does not.
 
     For people who look for the reason; nothing may be decided by it.
     """

@@ -166,7 +166,7 @@ class ServerConnection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell an exchange that has not got its whole response."""
+        """Report the loss to an exchange that does not have its whole response."""
         try:
             clean = False
             if self._tls is not None:
@@ -181,13 +181,13 @@ class ServerConnection(asyncio.Protocol):
             self.target.gone(self)
 
     def pause_writing(self) -> None:
-        """Let the client wait until the target has taken what was sent."""
+        """Pause the client until the target has taken what was sent."""
         self._write_paused = True
         if self.exchange is not None:
             self.exchange.client.pause_body()
 
     def resume_writing(self) -> None:
-        """Let the client send on."""
+        """Resume the client."""
         self._write_paused = False
         exchange = self.exchange
         if exchange is not None:
@@ -534,7 +534,7 @@ class ServerConnection(asyncio.Protocol):
             self._arm(self._silence)
 
     def _decode(self, data: bytes) -> list[bytes] | Fault:
-        """Give the content in `data`; the state is `_DONE` once the body has ended."""
+        """Return the content in `data`; the state is `_DONE` once the body has ended."""
         if self._framing == _LENGTH:
             return self._decode_length(data)
         if self._framing == _CHUNKED:
@@ -600,7 +600,7 @@ class ServerConnection(asyncio.Protocol):
             self.exchange.post(fault)
 
     def _lost(self, exc: Exception | None, *, clean: bool) -> None:
-        """Say what the end of the connection means to the exchange, the first time it is noticed.
+        """Post what the end of the connection means to the exchange, the first time it is noticed.
 
         `clean` says that the target has ended what it sends: by a FIN, over TLS by close_notify. A connection that is
         merely gone has been cut, by whoever (RFC 9112 §9.8).

@@ -122,7 +122,7 @@ class AccessLog:
         self._form = ConsoleLines() if sink.is_terminal and not self._json else self._json_lines
 
     def _failed(self, sentence: str) -> None:
-        """Let a destination that fails alone for a moment, and say that it fails, though not each time."""
+        """Stop writing to a destination that fails for a moment, and log the failure, but not each time."""
         now = time.monotonic()
         self._retry_at = now + _RETRY
         if now >= self._quiet_until:
@@ -162,7 +162,7 @@ class AccessLog:
                 self._failed(f"log.access: cannot write to {self._destination}: {self._sink.error.strerror}")
 
     def _drop(self, count: int) -> None:
-        """Give up the oldest lines, and count them."""
+        """Drop the oldest lines, and count them."""
         self._size -= sum(map(len, self._lines[:count]))
         del self._lines[:count]
         self._row[Slot.LOG_DROPPED] += count
@@ -226,7 +226,7 @@ class Sink:
         return bool(self._rest) and not self.gone
 
     def _piece_end(self, lines: list[bytes], at: int) -> int:
-        """Give the end of the lines from `at` on that go out in one write."""
+        """Return the end of the lines from `at` on that go out in one write."""
         return len(lines)
 
     def _send(self, piece: bytes) -> int:
