@@ -17,6 +17,10 @@ NEVER: Final = float("inf")
 TICK: Final = 0.05
 
 
+# A turn that is later than this is no turn that took its time: the worker was stopped, or got no core.
+HELD_UP: Final = 0.25
+
+
 Soon = Callable[[Callable[[], None]], object]
 """Calls what it is given at the end of this turn of the event loop: its `call_soon`."""
 
@@ -31,8 +35,38 @@ class Timed(Protocol):
         """Act on a deadline that has passed. Without a new deadline, the item is not visited again."""
 
 
+class LivedTime:
+    """A clock that leaves out most of the time in which the event loop did not turn.
+
+    Who sends in time to a worker that does not run is not late: what came meanwhile lies in the kernel's buffers. And
+    what comes first after it is counted from the last turn, which is long ago. Of each such gap `HELD_UP` seconds
+    count, so that deadlines come due however slow a loop is.
+    """
+
+    __slots__ = ("_clock", "_last", "_left_out")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._left_out = 0.0
+
+    def __call__(self) -> float:
+        """Return the time in seconds. Between a gap and the call of `turn` it is ahead: too late, never too early."""
+        return self._clock() - self._left_out
+
+    def turn(self) -> bool:
+        """Note that a tick has passed, every `TICK` seconds; True if it was held up and something may wait unread."""
+        now = self._clock()
+        more = now - self._last - TICK - HELD_UP
+        self._last = now
+        if more <= 0:
+            return False
+        self._left_out += more
+        return True
+
+
 class Wheel:
-    """Items by the tick in which they are visited next. The clock is the event loop's, in seconds.
+    """Items by the tick in which they are visited next. The clock is `LivedTime` of the event loop's, in seconds.
 
     `now` is the time of the last turn plus one tick: reading it costs nothing, and a deadline counted from it is never
     early and at most two ticks late.

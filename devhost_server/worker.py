@@ -26,7 +26,7 @@ import uvloop
 from gunicorn.workers.base import Worker
 
 from devhost_server.accepting import Acceptor
-from devhost_server.deadlines import TICK, Wheel
+from devhost_server.deadlines import TICK, LivedTime, Wheel
 from devhost_server.drain import Spread
 from devhost_server.forks import forget_variables, hold_signals, release_signals
 from devhost_server.gateway import Gateway
@@ -43,6 +43,8 @@ _log = logging.getLogger("devhost_server.worker")
 
 _FLUSH_TICKS: Final = 1  # ticks between two flushes of the access log: well under the promised 100 ms
 _SECOND_TICKS: Final = round(1 / TICK)
+# Long enough for the event loop to look at its sockets once, which it does behind its timers.
+_READ_FIRST_SECONDS: Final = 0.001
 _PR_SET_PDEATHSIG: Final = 1
 # What is still sent after the last exchange has been cut: error answers and Close frames.
 _LAST_WORDS_SECONDS: Final = 0.5
@@ -158,7 +160,8 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
         self._board = scoreboard.board
         self._publication = publication
         self._stop = asyncio.Event()
-        self._wheel = Wheel(loop.time)
+        self._time = LivedTime(loop.time)
+        self._wheel = Wheel(self._time)
         self._builder = Builder(scoreboard, self.slot, self._wheel)
         self._reopened = self._board[Board.REOPEN_LOGS]
         snapshot = await self._builder.build(await self._read_document(), None)
@@ -233,6 +236,8 @@ class GatewayWorker(Worker):  # type: ignore[misc] # gunicorn is not typed
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
+            if self._time.turn():
+                await asyncio.sleep(_READ_FIRST_SECONDS)
             try:
                 self._turn()
             except Exception:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
-from devhost_server.deadlines import NEVER, TICK, Wheel
+from devhost_server.deadlines import HELD_UP, NEVER, TICK, LivedTime, Wheel
 
 
 @dataclass
@@ -166,6 +166,50 @@ def test_a_deadline_counted_from_now_is_never_early(start: float, steps: list[fl
         clock.now += step
         wheel.turn()
         assert clock.now <= wheel.now <= clock.now + TICK + 1e-6
+
+
+@given(st.floats(0, 1e6), st.lists(st.floats(0, HELD_UP), max_size=20))
+def test_a_loop_that_turns_lives_through_all_time(start: float, steps: list[float]) -> None:
+    clock = Clock(start)
+    lived = LivedTime(clock)
+    for step in steps:
+        clock.now += step
+        assert not lived.turn()
+        assert lived() == clock.now
+
+
+@pytest.mark.parametrize("gap", [HELD_UP + TICK + 0.01, 1.0, 3600.0])
+def test_of_a_time_without_turns_only_so_much_counts(gap: float) -> None:
+    clock = Clock(100.0)
+    lived = LivedTime(clock)
+    wheel = Wheel(lived)
+    before, after = Item(wheel), Item(wheel)
+    before.move(wheel.now + 0.8)
+    clock.now += gap
+    after.move(wheel.now + 0.8)  # what is read first, counted from a turn long ago
+    assert lived.turn()
+    wheel.turn()
+    assert lived() == pytest.approx(100.0 + TICK + HELD_UP)
+    assert not before.expired
+    assert not after.expired
+    while clock.now < 100.0 + gap + 0.8 + 2 * TICK:
+        clock.now += TICK / 2
+        assert not lived.turn()
+        wheel.turn()
+    assert len(before.expired) == len(after.expired) == 1
+
+
+def test_deadlines_come_due_however_slow_a_loop_is() -> None:
+    clock = Clock(5.0)
+    lived = LivedTime(clock)
+    wheel = Wheel(lived)
+    item = Item(wheel)
+    item.move(wheel.now + 1.0)
+    for _ in range(5):
+        clock.now += 10.0
+        assert lived.turn()
+        wheel.turn()
+    assert item.expired
 
 
 class WheelMachine(RuleBasedStateMachine):

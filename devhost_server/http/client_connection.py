@@ -241,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
         elif exchange is not None and self._state == _BODY:
             self._expire_body(exchange, now)
         elif self._state == _IDLE and self._partial is not None:
-            began = due - self.gateway.timeouts.head
+            began = time.monotonic() - (now - due) - self.gateway.timeouts.head  # the wheel has a clock of its own
             self._refuse(HEAD_TIMEOUT("The request head was not complete in time."), bytes(self._partial.data), began)
         elif self._state in (_IDLE, _LINGER):
             self.close()

@@ -108,6 +108,50 @@ def answered(gateway: Gateway) -> bool:
         return False
 
 
+def test_who_was_in_time_is_not_late_because_the_worker_got_no_turn(upstream: ScriptedUpstream) -> None:
+    """As on a busy machine: what had come while it stood still is read before anybody is told to be too slow."""
+    answer = threading.Event()
+    upstream.serve(
+        lambda connection, received: (
+            connection.read_body(received),
+            connection.pause(answer) if received.target == "/slow" else None,
+            connection.respond(200, received.target.encode()),
+        )
+    )
+    every = ("head", "body_idle", "keepalive", "write_idle")
+    server = {"workers": 1, "timeouts": dict.fromkeys(every, "800ms")}
+    defaults = {"timeouts": {"response": "800ms", "read_idle": "800ms"}}
+    with (
+        Gateway(config(upstream, server=server, defaults=defaults)) as gateway,
+        RawClient(gateway.port) as kept,
+        RawClient(gateway.port) as uploading,
+        RawClient(gateway.port) as waiting,
+        RawClient(gateway.port) as asking,
+    ):
+        (worker,) = gateway.worker_pids()
+        kept.send(request(target="/first"))
+        assert kept.read_response().body == b"/first"
+        asking.send(b"GET /asked HTTP/1.1\r\n")
+        uploading.send(request("POST", "/upload", {"Content-Length": "10"}) + b"01234")
+        waiting.send(request(target="/slow"))
+        wait_until(lambda: "/slow" in [received.target for received in upstream.requests], 2)
+        os.kill(worker, signal.SIGSTOP)
+        stopped = time.monotonic()
+        kept.send(request(target="/second"))
+        asking.send(b"Host: wire.test\r\n\r\n")
+        uploading.send(b"56789")
+        answer.set()
+        wait_until(lambda: seconds_since(stopped) > 1.5, 5)
+        os.kill(worker, signal.SIGCONT)
+        answers = [client.read_response() for client in (kept, asking, uploading, waiting)]
+    assert [(each.status, each.body) for each in answers] == [
+        (200, b"/second"),
+        (200, b"/asked"),
+        (200, b"/upload"),
+        (200, b"/slow"),
+    ]
+
+
 @pytest.mark.case("PR-08")
 def test_a_full_disk_under_the_access_log_costs_no_request(upstream: ScriptedUpstream) -> None:
     with Gateway(config(upstream, log={"access": "/dev/full"})) as gateway, RawClient(gateway.port) as client:
