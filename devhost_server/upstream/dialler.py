@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from devhost_server.deadlines import HELD_UP
 from devhost_server.failures import (
     CONNECT_FAILED,
     CONNECT_REFUSED,
@@ -29,6 +30,16 @@ _OURS: Final = frozenset(
 )
 LOOPBACKS: Final = ("127.0.0.1", "::1")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _end(limit: asyncio.Timeout, due: float) -> None:
+    """Let a wait end that was over at `due`, or later where it is we who were late: the target may have answered then.
+
+    An event loop looks at its timers before its sockets.
+    """
+    now = asyncio.get_running_loop().time()
+    late = now - due
+    limit.reschedule(now + late if late > HELD_UP else now)
 
 
 class Dialler:
@@ -58,13 +69,18 @@ class Dialler:
 
         Raises `OSError`, of which `TimeoutError`, gaierror and SSLError are kinds.
         """
-        async with asyncio.timeout(patience):
-            if self.unix_path is not None:
-                await asyncio.get_running_loop().create_unix_connection(protocol, self.unix_path)
-            elif len(self._hosts) == 1:
-                await self._dial_host(protocol, self._hosts[0])
-            else:
-                await self._dial_either(protocol, *self._hosts)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+            timer = loop.call_later(patience, _end, limit, loop.time() + patience)
+            try:
+                if self.unix_path is not None:
+                    await loop.create_unix_connection(protocol, self.unix_path)
+                elif len(self._hosts) == 1:
+                    await self._dial_host(protocol, self._hosts[0])
+                else:
+                    await self._dial_either(protocol, *self._hosts)
+            finally:
+                timer.cancel()
 
     async def _dial_either(self, protocol: Callable[[], asyncio.BaseProtocol], first: str, other: str) -> None:
         try:

@@ -4,8 +4,9 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import uvloop
@@ -14,8 +15,9 @@ from devhost_server.failures import Fault
 from devhost_server.upstream import tls
 from devhost_server.upstream.dialler import Dialler
 from devhost_server.upstream.options import TargetOptions
-from tests.support import free_port, refusing_port
+from tests.support import blackhole, free_port, refusing_port
 from tests.support.certificates import authority, stranger
+from tests.support.waiting import patient
 
 
 @contextmanager
@@ -191,6 +193,43 @@ def test_no_server_at_all() -> None:
         fault = dialled(dialler_to(f"https://127.0.0.1:{port}"))
     assert fault is not None
     assert fault.failure.error == "connection_refused"
+
+
+@pytest.mark.parametrize("holds_up", [0.0, 0.8])
+def test_a_target_is_not_late_because_the_loop_stood_still(holds_up: float) -> None:
+    """Its answer to the handshake comes while nobody looks, and in time."""
+
+    async def dial(port: int) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        loop.call_later(0.05, time.sleep, holds_up)
+        with suppress(ConnectionResetError, ConnectionAbortedError, ssl.SSLError):
+            await dialler_to(f"https://127.0.0.1:{port}").dial(asyncio.Protocol, 0.4)
+        return loop.time() - began
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            time.sleep(0.2)
+            peer.close()
+
+        port = server.getsockname()[1]
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert runner.run(dial(port)) >= holds_up
+        answering.join()
+
+
+def test_who_never_answers_ends_at_the_time_out() -> None:
+    async def dial(port: int) -> float:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await dialler_to(f"http://127.0.0.1:{port}").dial(asyncio.Protocol, 0.2)
+        return asyncio.get_running_loop().time() - began
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, blackhole() as port:
+        assert 0.19 < runner.run(dial(port)) < patient(0.6)
 
 
 @pytest.mark.parametrize(
