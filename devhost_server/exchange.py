@@ -14,7 +14,6 @@ from devhost_server.failures import INTERNAL, Fault
 if TYPE_CHECKING:
     import asyncio
 
-    from devhost_server.gateway import Gateway
     from devhost_server.http.body_buffer import BodyBuffer
     from devhost_server.http.private import PrivateConnections
     from devhost_server.http.request_head import RequestFields
@@ -71,11 +70,10 @@ class Client(Protocol):
     def private_connections(self) -> "PrivateConnections | None":
         """Return what holds the connections that only this client may use, None if there can be none."""
 
-    # What the gateway uses.
+    def broke(self, exchange: "Exchange") -> None:
+        """Take note that the exchange has failed by an error of ours, which is the one being handled."""
 
-    @property
-    def gateway(self) -> "Gateway":
-        """Who handles its requests."""
+    # What the gateway uses.
 
     @property
     def peer(self) -> "Peer":
@@ -258,7 +256,7 @@ class Exchange:
             self._coroutine = None
         except Exception:
             self._coroutine = None
-            self.client.gateway.broke(self)
+            self.client.broke(self)
 
     # -- the request body ---------------------------------------------------------------------------------------------
 

@@ -299,7 +299,6 @@ class Broken:
     """Stands in for client and gateway: notes which exchanges broke, and why."""
 
     def __init__(self) -> None:
-        self.gateway = self
         self.heard: list[tuple[Exchange, BaseException | None]] = []
 
     def broke(self, x: Exchange) -> None:

@@ -691,6 +691,10 @@ class ClientConnection(asyncio.Protocol):
         early, self._buffer = self._buffer, b""
         return early
 
+    def broke(self, exchange: Exchange) -> None:
+        """Have the gateway answer for an error of ours, the one being handled."""
+        self.gateway.broke(exchange)
+
     def end_tunnel(self) -> None:
         """Be forgotten: the tunnel that has taken the transport has ended."""
         self.exchange = None

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator
 from types import coroutine
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import httpx
 
@@ -85,6 +85,10 @@ class _Reader:
         if self.size > _BUFFERED and exchange.connection is not None:
             exchange.connection.pause_reading()
         self._news.set()
+
+    def broke(self, exchange: Exchange) -> NoReturn:
+        """Raise the error that is being handled, to whoever posted the event: no call does more than take it down."""
+        raise RuntimeError(f"a call took no more events: {exchange!r}")
 
     def private_connections(self) -> None:
         """Keep no connection that a call has authenticated: there is no client whose next call could be told."""
