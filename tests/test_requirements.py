@@ -55,7 +55,7 @@ def test_the_parts_lock_what_the_whole_does(part: str) -> None:
     assert pins(part).items() <= pins("dev").items()
 
 
-@pytest.mark.parametrize("script", ["run", "lock", "newest"])
+@pytest.mark.parametrize("script", ["run", "lock", "newest", "compiled"])
 def test_the_scripts_parse_and_can_be_run(script: str) -> None:
     path = ROOT / ".ci" / script
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
