@@ -134,9 +134,10 @@ def held(gateway: WireUnderTest, worker: int) -> int:
 def test_aborted_requests_leave_nothing_behind(gateway: WireUnderTest, upstream: ScriptedUpstream, count: int) -> None:
     assert gateway.gateway
     (worker,) = gateway.gateway.worker_pids()
-    abort_many(gateway, upstream, 200)
+    # Until the allocator has the memory in which so many connections come and go: a leak would go on growing.
+    abort_many(gateway, upstream, max(count // 2, 200))
     assert gateway.ask().status == 200
-    settled(gateway.gateway)
+    settled(gateway.gateway, 5)
     files, memory = held(gateway, worker), rss_kib(worker)
     abort_many(gateway, upstream, count)
     assert gateway.ask().status == 200
