@@ -279,8 +279,12 @@ class ScriptedUpstream:
             connection.close()
         self.listen()
         with self._lock:
+            late = [connection for connection in self._connections if connection not in connections]
             self._requests, self._connections, self._threads, self._accepted = [], [], [], 0
             errors, self._errors = self._errors, []
+        for connection in late:  # accepted meanwhile, and nobody's
+            connection.wake()
+            connection.close()
         self.stopping.clear()
         self._answer, self._connection_script = _ok, self._requests_forever
         if errors:
