@@ -532,6 +532,25 @@ def test_waiting_has_an_end(play: Play) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize(("does", "advice"), [("wait", "waiting"), ("upload", "uploads"), ("answer", "answers")])
+def test_a_full_pool_is_told_by_what_fills_it(play: Play, does: str, advice: str) -> None:
+    async def scene() -> None:
+        async with serving() as house:
+            target = target_for(house, max_connections=1, wait=0.05)
+            connection, asker = await connected(target), Asker()
+            asker.exchange.request_complete = does != "upload"
+            connection.begin(asker.exchange, b"GET / HTTP/1.1\r\n")  # which the server goes on waiting for
+            if does == "answer":
+                connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+            assert connection.doing == does
+            late = ask(target)
+            await until(lambda: late.events)
+            assert late.fault.advice == advice
+            asker.end()
+
+    play(scene)
+
+
 def test_each_waits_its_own_time(play: Play) -> None:
     async def scene() -> None:
         async with serving() as house:
