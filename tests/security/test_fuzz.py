@@ -14,7 +14,7 @@ import pytest
 from tests.security.attacks import Words
 from tests.security.mutate import mutated
 from tests.security.servers import Executed, RealServer, Servers
-from tests.security.stage import POOLS, Harm, Lane, Victim, Watch
+from tests.security.stage import POOLS, Harm, Lane, Victim, Watch, is_forbidden
 from tests.support import Gateway
 from tests.support.waiting import wait_until
 
@@ -121,6 +121,15 @@ def available(servers: Servers, part: int) -> list[RealServer]:
 def _judge(harms: list[Harm], seed: int) -> None:
     shown = "\n".join(map(str, harms[:_SHOWN]))
     assert not harms, f"{len(harms)} harms with --security-seed {seed}:\n{shown}"
+
+
+@pytest.mark.parametrize(
+    ("target", "forbidden"),
+    [("/admin?t1x", True), ("/v/1/admin", True), ("/admin/x", True), ("/admin;x", True), ("http://a/admin t1x", True),
+     ("/admin%3ft1x", True), ("/admin:t1x", False), ("/adminx?t1x", False), ("/m/t1x", False)],
+)  # fmt: skip
+def test_what_is_forbidden_is_what_the_gateway_keeps_to_itself(target: str, forbidden: bool) -> None:
+    assert is_forbidden(target) is forbidden
 
 
 @pytest.mark.timeout(300)
