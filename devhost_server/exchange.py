@@ -7,19 +7,18 @@ to its next wait there and then, within the parser callback that met the event.
 
 from collections.abc import Coroutine, Generator, Sequence
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from devhost_server.failures import INTERNAL, Fault
+from devhost_server.http.forward import informational_head
+from devhost_server.upstream.caller import Event, Owner
 
 if TYPE_CHECKING:
-    import asyncio
-
     from devhost_server.http.body_buffer import BodyBuffer
-    from devhost_server.http.private import PrivateConnections
+    from devhost_server.http.client_connection import ClientConnection
     from devhost_server.http.request_head import RequestFields
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.http.server_connection import ServerConnection
-    from devhost_server.http.trust import Peer
     from devhost_server.snapshot import Route
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
@@ -31,83 +30,6 @@ REPLAY_LIMIT: Final = 64 * 1024
 
 # RFC 9110 §9.2.2.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
-
-
-class Event:
-    """What a connection can tell an exchange, besides a `Fault` or a `ServerConnection` that became free."""
-
-    RESPONSE: Final = "response"  # the response head is there, with what came behind it
-    FINISHED: Final = "finished"  # the response has ended as it should
-    ENDED: Final = "ended"  # the tunnel has ended
-    ENOUGH: Final = "enough"  # of the request body is there, or has been waited for
-    PLACE: Final = "place"  # for an upload has become free
-    WAITED: Final = "waited"  # long enough to look again
-
-
-class Client(Protocol):
-    """Who asked, as the gateway and the connections to targets know them.
-
-    That is a `ClientConnection`. A call of the worker's own (see `devhost_server.upstream.transport`) is never handled
-    by the gateway, and offers only the first part. The type is a protocol because the classes of a compiled build
-    accept nothing but each other where they are named.
-    """
-
-    # What the exchange and its connection to a target use.
-
-    @property
-    def transport(self) -> "asyncio.Transport":
-        """Where interim answers are written."""
-
-    def pause_body(self) -> None:
-        """Send no more of the request body until there is room where it goes."""
-
-    def resume_body(self) -> None:
-        """Send on."""
-
-    def send_body(self, exchange: "Exchange", pieces: list[bytes]) -> None:
-        """Take content of the response."""
-
-    def private_connections(self) -> "PrivateConnections | None":
-        """Return what holds the connections that only this client may use, None if there can be none."""
-
-    def broke(self, exchange: "Exchange") -> None:
-        """Take note that the exchange has failed by an error of ours, which is the one being handled."""
-
-    # What the gateway uses.
-
-    @property
-    def peer(self) -> "Peer":
-        """Who is at the other end."""
-
-    @property
-    def private(self) -> "PrivateConnections | None":
-        """The connections to targets that only this client may use, if there are any."""
-
-    def invite_body(self, exchange: "Exchange") -> None:
-        """Ask for the body, which may wait for a 100."""
-
-    def send_head(self, head: bytes) -> None:
-        """Send a response that has no body to follow."""
-
-    def send_response(
-        self, exchange: "Exchange", head: bytes, pieces: Sequence[bytes], *, chunked_body: bool, complete: bool
-    ) -> None:
-        """Send a response head and what there is of its body."""
-
-    def end_body(self, trailers: bytes) -> None:
-        """End the response body."""
-
-    def finish(self, *, keep_alive: bool) -> None:
-        """End the exchange."""
-
-    def cut(self, *, reset: bool = False) -> None:
-        """End the connection without a clean end."""
-
-    def become_tunnel(self) -> bytes:
-        """Leave the transport to a tunnel; return what has come behind the request."""
-
-    def end_tunnel(self) -> None:
-        """Be forgotten: the tunnel has ended."""
 
 
 class Exchange:
@@ -134,7 +56,6 @@ class Exchange:
         "fields",
         "finished_early",
         "first_pieces",
-        "has_content",
         "host",
         "method",
         "old",
@@ -146,7 +67,6 @@ class Exchange:
         "response_started",
         "route",
         "seconds",
-        "sent_at",
         "started",
         "status",
         "target",
@@ -158,7 +78,7 @@ class Exchange:
     )
 
     def __init__(
-        self, client: Client, method: bytes, target: bytes, fields: "RequestFields | None", started: float
+        self, client: "ClientConnection", method: bytes, target: bytes, fields: "RequestFields | None", started: float
     ) -> None:
         # What was received.
         self.client = client
@@ -185,7 +105,6 @@ class Exchange:
         # What came back.
         self.response: ResponseHead | None = None
         self.first_pieces: Sequence[bytes] = ()  # what came of its body with its head
-        self.has_content = False  # the response has a body
         self.finished_early = False  # the whole response came with its head
         self.response_started = False  # bytes of a final response have been handed to the client
         self.continued = False  # a 100 has been forwarded
@@ -194,7 +113,6 @@ class Exchange:
         # What it took.
         self.started = started  # monotonic seconds
         self.seconds = 0.0  # all of it, once it is over
-        self.sent_at = 0.0
         self.connect_seconds = 0.0
         self.upstream_seconds = 0.0  # from the last sending of the head to the response head
         self.attempts = 0
@@ -257,6 +175,45 @@ class Exchange:
         except Exception:
             self._coroutine = None
             self.client.broke(self)
+
+    # -- what the upstream side tells (`devhost_server.upstream.caller.Caller`) ---------------------------------------
+
+    def interim(self, head: "ResponseHead") -> None:
+        """Pass a 1xx on to a client that may be sent it."""
+        fields = self.fields
+        if self.old or fields is None:
+            return  # RFC 9110 §15.2: not to an HTTP/1.0 client
+        if head.status == 100:
+            if not fields.expect_continue or self.continued:
+                return  # nobody asked
+            self.continued = True
+        self.client.transport.write(informational_head(head))
+
+    def answered(self, head: "ResponseHead", pieces: Sequence[bytes], seconds: float, *, complete: bool) -> None:
+        """Note the final head with what came of the body, and go on."""
+        self.response = head
+        self.upstream_seconds = seconds
+        self.first_pieces = pieces
+        self.finished_early = complete
+        self.post(Event.RESPONSE)
+
+    def content(self, pieces: Sequence[bytes]) -> None:
+        """Pass more of the body on: the one place where content of answers goes by."""
+        self.client.send_body(self, pieces)
+
+    def pause_upload(self) -> None:
+        """Let the client wait."""
+        self.client.pause_body()
+
+    def resume_upload(self) -> None:
+        """Let the client send on."""
+        self.client.resume_body()
+        if self.buffer is not None and self.body is None:
+            self.body_taken()
+
+    def owner(self) -> Owner:
+        """Return what owns the connections that this client has authenticated."""
+        return self.client.private_connections()
 
     # -- the request body ---------------------------------------------------------------------------------------------
 
@@ -342,7 +299,7 @@ class Exchange:
 
         `reasons` speak against using the connection again (see `devhost_server.http.reuse`).
         """
-        connection.begin(self, head, timeouts, reasons)
+        connection.begin(self, head, timeouts, reasons, chunked_body=self.sends_chunks)
         self.connection = connection
         if self.body is None:
             return  # there is none

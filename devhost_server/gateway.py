@@ -20,7 +20,7 @@ from devhost_server.accounting import Accounts
 from devhost_server.admission import Admission
 from devhost_server.clients import Clients
 from devhost_server.deadlines import Soon, Wheel
-from devhost_server.exchange import REPLAY_LIMIT, Event, Exchange, internal_fault
+from devhost_server.exchange import REPLAY_LIMIT, Exchange, internal_fault
 from devhost_server.failures import (
     BAD_HOST,
     BAD_REQUEST,
@@ -49,6 +49,7 @@ from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import Scoreboard, Slot
 from devhost_server.paths import normal_path
 from devhost_server.snapshot import Route, Snapshot
+from devhost_server.upstream.caller import Event
 from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter
 
@@ -184,9 +185,8 @@ class Gateway:
         connection = target.take()
         if connection is None:
             return None
-        x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
+        x.connection, connection.caller = connection, x  # whatever fails now, it is given back
         x.attempts = 1
-        x.sent_at = time.monotonic()
         connection.begin(x, self._request_head(x, path, target, route, 0), route.timeouts)
         return connection
 
@@ -241,8 +241,7 @@ class Gateway:
         connection = await self._acquire(x, target, fresh=fresh)
         if isinstance(connection, Fault):
             return None, connection
-        x.connection, connection.exchange = connection, x  # whatever fails now, it is given back
-        x.sent_at = time.monotonic()
+        x.connection, connection.caller = connection, x  # whatever fails now, it is given back
         reasons = 0 if x.fields is None or x.fields.plain else self._reasons(x, route, connection)
         x.attach(connection, self._request_head(x, path, target, route, reasons), route.timeouts, reasons)
         return connection, await x.event()
@@ -316,14 +315,16 @@ class Gateway:
         A client that has authenticated one goes on with that.
         """
         private = x.client.private
-        held = None if private is None else private.take(target)
+        held = None if private is None else target.take_private(private)
         if held is None and not x.request_complete:
             fault = await self._find_place(x, target)
             if fault is not None:
                 return fault
         if held is None and not fresh:
             held = target.take()
-        waiter = target.wait_for(x, fresh=fresh) if held is None else held
+        waiter = (
+            target.wait_for(x, None if x.route is None else x.route.timeouts, fresh=fresh) if held is None else held
+        )
         if isinstance(waiter, Waiter):
             event: ServerConnection | Fault = await x.event()
             if isinstance(event, Fault):
@@ -420,7 +421,7 @@ class Gateway:
         chunked_body = False
         if not (response.plain and keep_alive and x.request_complete) or x.old:
             keep_alive = keep_alive and not _ends_connection(x, response)
-            chunked_body = x.has_content and response.length is None and not x.old
+            chunked_body = response.length is None and not x.old and response.allows_body(x.method)
             framing += _framing_lines(x, response, chunked_body=chunked_body, keep_alive=keep_alive)
             if response.event_stream:
                 keepalive.keep_alive(client.transport)
@@ -583,7 +584,7 @@ class Gateway:
 
     def _drop_connection(self, x: Exchange) -> None:
         connection = x.connection
-        if connection is not None and connection.exchange is x and x.target is not None:
+        if connection is not None and connection.caller is x and x.target is not None:
             connection.reasons |= Reason.UNFINISHED
             x.target.release(connection)
         x.connection = None
@@ -702,7 +703,7 @@ def _ends_connection(x: Exchange, response: "ResponseHead") -> bool:
     if x.finished_early and not x.request_complete:
         return True
     # To HTTP/1.0, the end of a body without a length is the end of the connection (RFC 9112 §6.3 item 8).
-    return x.old and x.has_content and response.length is None
+    return x.old and response.length is None and response.allows_body(x.method)
 
 
 def _framing_lines(x: Exchange, response: "ResponseHead", *, chunked_body: bool, keep_alive: bool) -> bytes:

@@ -9,15 +9,15 @@ from typing import Any, Self, cast
 import pytest
 
 from devhost_server import gateway as gateway_module
-from devhost_server.exchange import Event, Exchange
+from devhost_server.exchange import Exchange
 from devhost_server.failures import CLIENT_GONE
 from devhost_server.http.client_connection import ClientConnection
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import RouteCell, TargetCell
-from devhost_server.upstream.transport import next_event
+from devhost_server.upstream.caller import Event
 from tests.benchmarks.inmemory import ROUTES, Loopback
 from tests.benchmarks.messages import ANSWER, SMALL
-from tests.support.compiled import needs_source
+from tests.support.compiled import needs_source, next_event
 
 HOST = b"Host: app.localhost\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello"
@@ -81,7 +81,7 @@ class House:
     def answer(self, answer: bytes) -> None:
         """Let the target answer whatever it was asked."""
         for server in self.servers:
-            if server.exchange is not None:
+            if server.caller is not None:
                 self.inside(lambda server=server: server.data_received(answer))  # type: ignore[misc]
 
     def counted(self) -> int:
@@ -107,9 +107,9 @@ class House:
             "bytes of bodies": self.gateway.bodies.held,
             "connections that carry": target.active + row[target.cell + TargetCell.ACTIVE],
             "connections too many": len(target._connections) - len(self.servers),
-            "waiters": sum(waiter.exchange is not None for waiter in target._waiters),
+            "waiters": sum(waiter.caller is not None for waiter in target._waiters),
             "exchanges of clients": [c for c in self.clients if c.exchange is not None and c not in self.lost],
-            "exchanges of servers": [server for server in self.servers if server.exchange is not None],
+            "exchanges of servers": [server for server in self.servers if server.caller is not None],
         }
         return {what: value for what, value in held.items() if value}
 
@@ -191,7 +191,7 @@ def scenario_retried(house: House) -> None:
     house.ask(REUPLOAD)
     house.turn()
     for server in house.servers:
-        if server.exchange is not None:
+        if server.caller is not None:
             server.transport.abort()
     house.turn()
     house.answer(ANSWER)
@@ -210,7 +210,7 @@ def scenario_buffered_and_retried(house: House) -> None:
     house.inside(lambda: client.data_received(b"5\r\nhello\r\n0\r\n\r\n"))
     house.turn()
     for server in house.servers:
-        if server.exchange is not None:
+        if server.caller is not None:
             server.transport.abort()
     house.turn()
     house.answer(ANSWER)

@@ -30,12 +30,13 @@ from devhost_server.http import chunked
 from devhost_server.http.head_memory import ParsedLine
 from devhost_server.http.pace import Pace
 from devhost_server.http.partial_head import PartialHead
-from devhost_server.http.private import PrivateConnections
 from devhost_server.http.progress import Progress
 from devhost_server.http.request_head import RequestFields, seeming, split_absolute
 from devhost_server.http.resets import reset_when_closed
 from devhost_server.http.trust import Peer
 from devhost_server.routing import parse_host
+from devhost_server.upstream.caller import Owner
+from devhost_server.upstream.private import PrivateConnections
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -115,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer: Peer = None  # type: ignore[assignment] # likewise
         self.listener = 0
         self.exchange: Exchange | None = None
-        self.private: PrivateConnections | None = None  # made when there is the first
+        self.private: Owner | None = None  # made when there is the first
         self.deadline = NEVER
         self.visit = NEVER
         self._state = _IDLE
@@ -619,7 +620,7 @@ class ClientConnection(asyncio.Protocol):
         """Send a response that has no body to follow."""
         self.transport.write(head)
 
-    def send_body(self, exchange: Exchange, pieces: list[bytes]) -> None:
+    def send_body(self, exchange: Exchange, pieces: Sequence[bytes]) -> None:
         """Send content of the response."""
         transport = self.transport
         for piece in pieces:
@@ -691,17 +692,8 @@ class ClientConnection(asyncio.Protocol):
         early, self._buffer = self._buffer, b""
         return early
 
-    def broke(self, exchange: Exchange) -> None:
-        """Have the gateway answer for an error of ours, the one being handled."""
-        self.gateway.broke(exchange)
-
-    def end_tunnel(self) -> None:
-        """Be forgotten: the tunnel that has taken the transport has ended."""
-        self.exchange = None
-        self.gateway.clients.disconnected(self)
-
-    def private_connections(self) -> PrivateConnections:
-        """Return what holds the connections to targets that only this client may use."""
+    def private_connections(self) -> Owner:
+        """Give what holds the connections to targets that only this client may use."""
         if self.private is None:
             self.private = PrivateConnections()
         return self.private

@@ -13,10 +13,9 @@ import ssl
 import termios
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from devhost_server.deadlines import NEVER, Wheel
-from devhost_server.exchange import Event, Exchange
 from devhost_server.failures import (
     READ_TIMEOUT,
     RESPONSE_TIMEOUT,
@@ -28,15 +27,11 @@ from devhost_server.failures import (
 )
 from devhost_server.http import chunked, goodbye, reuse
 from devhost_server.http.fields import is_clean
-from devhost_server.http.forward import informational_head
 from devhost_server.http.resets import reset_when_closed
 from devhost_server.http.response_head import ResponseHead, parse_response
 from devhost_server.http.reuse import Reason
-
-if TYPE_CHECKING:
-    from devhost_server.http.private import PrivateConnections
-    from devhost_server.upstream.options import UpstreamTimeouts
-    from devhost_server.upstream.target import Target
+from devhost_server.upstream.caller import Caller, Event, Owner
+from devhost_server.upstream.options import PoolOptions, UpstreamTimeouts
 
 # Bounds of a response head. Envoy allows 60 KiB and 100 lines, Go 1 MiB, nginx 4 to 8 KiB; twice what we take from a
 # client leaves room for applications that set many cookies.
@@ -61,11 +56,31 @@ _IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
 _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
 
 
+class Home(Protocol):
+    """The pool that a connection belongs to, as the connection sees it."""
+
+    url: str
+    pool: PoolOptions
+    timeouts: UpstreamTimeouts
+    response_seconds: float
+    # The last response head with its empty line, and what it says; connections to the target read and write it.
+    known_head_text: bytes
+    known_head: ResponseHead | Fault
+
+    def gone(self, connection: "ServerConnection") -> None:
+        """Note that a connection has been closed, by whichever side."""
+
+    def set_apart(self, connection: "ServerConnection") -> None:
+        """Free the room of a connection that carries an event stream."""
+
+
 class ServerConnection(asyncio.Protocol):
     """One connection to a target. `deadline` and `visit` belong to the wheel (see `devhost_server.deadlines`)."""
 
     __slots__ = (
+        "_began",
         "_buffer",
+        "_chunked_out",
         "_decoder",
         "_descriptor",
         "_framing",
@@ -74,6 +89,7 @@ class ServerConnection(asyncio.Protocol):
         "_left",
         "_partial",
         "_paused",
+        "_sent_body",
         "_silence",
         "_spare",
         "_state",
@@ -81,8 +97,8 @@ class ServerConnection(asyncio.Protocol):
         "_wheel",
         "_write_paused",
         "apart",
+        "caller",
         "deadline",
-        "exchange",
         "head_seconds",
         "look",
         "owner",
@@ -94,24 +110,27 @@ class ServerConnection(asyncio.Protocol):
         "visit",
     )
 
-    def __init__(self, target: "Target", wheel: Wheel) -> None:
+    def __init__(self, target: Home, wheel: Wheel) -> None:
         self.target = target
         self.timeouts = target.timeouts  # of the exchange that it carries
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
-        self.exchange: Exchange | None = None
+        self.caller: Caller | None = None
         self.deadline = NEVER
         self.visit = NEVER
         self.reasons = 0  # that speak against using it again (see `reuse`)
-        self.owner: PrivateConnections | None = None  # of the only client whose requests it may carry
+        self.owner: Owner | None = None  # of the only client whose requests it may carry
         self._descriptor = -1
         self._tls: ssl.SSLObject | None = None
         self._spare = -1  # a second descriptor, which is there while a body is sent over TLS
         self.look: Callable[[int], object] = _nothing_to_read
-        self.head_seconds = 0.0  # how long the last answer took, if it had no content
+        self.head_seconds = 0.0  # how long the last answer took to begin
         self.served = 0  # requests begun on it
         self.apart = False  # it carries an event stream, and takes up no room in the pool
         self._wheel = wheel
         self._state = _IDLE
+        self._began = 0.0  # when the last request was sent, in monotonic seconds
+        self._chunked_out = False  # its body goes in the chunked coding
+        self._sent_body = False  # something of its body has been sent
         self._buffer = b""  # behind a 101
         self._partial = bytearray()  # of a response head
         self._framing = _NO_BODY
@@ -183,56 +202,63 @@ class ServerConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Pause the client until the target has taken what was sent."""
         self._write_paused = True
-        if self.exchange is not None:
-            self.exchange.client.pause_body()
+        if self.caller is not None:
+            self.caller.pause_upload()
 
     def resume_writing(self) -> None:
         """Resume the client."""
         self._write_paused = False
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.client.resume_body()
-            if exchange.buffer is not None and exchange.body is None:
-                exchange.body_taken()
+        if self.caller is not None:
+            self.caller.resume_upload()
 
     # -- what an exchange asks for ------------------------------------------------------------------------------------
 
     def begin(
-        self, exchange: Exchange, head: bytes, timeouts: "UpstreamTimeouts | None" = None, reasons: int = 0
+        self,
+        caller: Caller,
+        head: bytes,
+        timeouts: UpstreamTimeouts | None = None,
+        reasons: int = 0,
+        *,
+        chunked_body: bool = False,
     ) -> None:
         """Send the head of a request; from now on what comes is its response.
 
-        `timeouts` are those of a route that has its own; `reasons` are what the request leaves on the connection.
+        `timeouts` are those of a route that has its own; `reasons` are what the request leaves on the connection;
+        `chunked_body` says that the head announces a body in the chunked coding.
         """
-        self.exchange = exchange
+        self.caller = caller
         self.timeouts = self.target.timeouts if timeouts is None else timeouts
         if reasons:
-            self._note(reasons, exchange)
+            self._note(reasons, caller)
         self.served += 1
         self._state = _HEAD
         self._interim = 0
+        self._chunked_out = chunked_body
+        self._sent_body = False
+        self._began = time.monotonic()
         wheel = self._wheel
         self.deadline = wheel.now + (self.target.response_seconds if timeouts is None else timeouts.response)
         if self.deadline < self.visit:
             wheel.watch(self)
         self.transport.write(head)
 
-    def _note(self, reasons: int, exchange: Exchange) -> None:
+    def _note(self, reasons: int, caller: Caller) -> None:
         """Note reasons against using the connection again."""
         self.reasons |= reasons
         if reasons & reuse.PRIVATE and self.owner is None:
-            self.owner = exchange.client.private_connections()
+            self.owner = caller.owner()
 
     def send_body(self, piece: bytes) -> None:
         """Send a piece of the request body, framed as the head announced it."""
-        exchange = self.exchange
-        if exchange is None or exchange.fields is None or self.transport.is_closing():
+        if self.caller is None or self.transport.is_closing():
             return
+        self._sent_body = True
         if self._state == _HEAD:
             self._arm(self.timeouts.response)
         if self._tls is not None and self._spare < 0 and self._descriptor >= 0:
             self._open_spare()
-        if not exchange.sends_chunks:
+        if not self._chunked_out:
             self.transport.write(piece)
         elif len(piece) <= _COPY_LIMIT:
             self.transport.write(chunked.encode(piece))
@@ -241,10 +267,9 @@ class ServerConnection(asyncio.Protocol):
 
     def end_body(self, trailers: bytes) -> None:
         """End the request body, with a block of trailers if it is chunked."""
-        exchange = self.exchange
-        if exchange is None or exchange.fields is None or self.transport.is_closing():
+        if self.caller is None or self.transport.is_closing():
             return
-        if exchange.sends_chunks:
+        if self._chunked_out:
             end = chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END
             self.transport.write(end)
 
@@ -264,9 +289,9 @@ class ServerConnection(asyncio.Protocol):
     @property
     def doing(self) -> str:
         """What the connection is in use for, for people."""
-        if self.exchange is None:
+        if self.caller is None:
             return "idle"
-        if not self.exchange.request_complete:
+        if not self.caller.request_complete:
             return "upload"
         return "wait" if self._state == _HEAD else "answer"
 
@@ -281,11 +306,11 @@ class ServerConnection(asyncio.Protocol):
         return self._interim > 0 or bool(self._partial)
 
     def detach(self) -> int:
-        """Part from the exchange; return the reasons against using the connection again, 0 for none.
+        """Part from the caller; return the reasons against using the connection again, 0 for none.
 
         One that can be used lives until it has been idle too long.
         """
-        exchange, self.exchange = self.exchange, None
+        self.caller = None
         decoder, self._decoder = self._decoder, None  # its trailers may be large
         if self._spare >= 0:
             self._close_spare()
@@ -304,7 +329,6 @@ class ServerConnection(asyncio.Protocol):
         if self.deadline < self.visit:
             self._wheel.watch(self)
         if self._framing == _NO_BODY or (decoder is not None and decoder.empty):
-            self.head_seconds = exchange.upstream_seconds if exchange is not None else 0.0
             reasons |= Reason.BARE
         return reasons
 
@@ -356,20 +380,20 @@ class ServerConnection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """Act on a passed deadline according to what the target was to do."""
         self.deadline = NEVER
-        exchange = self.exchange
-        if exchange is None:
+        caller = self.caller
+        if caller is None:
             self.destroy()
         elif self._state == _HEAD:
-            if not exchange.request_complete and not self._write_paused:
+            if not caller.request_complete and not self._write_paused:
                 self._arm(self.timeouts.response)  # it is the client that keeps us waiting
                 return
             seconds = self.timeouts.response
-            exchange.post(RESPONSE_TIMEOUT(f"The target accepted the request but sent no answer within {seconds:g} s."))
+            caller.post(RESPONSE_TIMEOUT(f"The target accepted the request but sent no answer within {seconds:g} s."))
         elif self._state == _BODY:
             if self._paused:
                 self._arm(self._silence)  # it is the client that does not read
                 return
-            exchange.post(READ_TIMEOUT(f"The target sent nothing for {self._silence:g} s in the middle of its answer."))
+            caller.post(READ_TIMEOUT(f"The target sent nothing for {self._silence:g} s in the middle of its answer."))
 
     # -- the response head --------------------------------------------------------------------------------------------
 
@@ -428,65 +452,51 @@ class ServerConnection(asyncio.Protocol):
 
     def _interim_response(self, head: ResponseHead, rest: bytes) -> bool:
         """Act on a 1xx; True if the final response is still awaited."""
-        exchange = self.exchange
-        if exchange is None or exchange.fields is None:
+        caller = self.caller
+        if caller is None:
             return False
         if head.status == 101:
             self._buffer = rest
-            exchange.response = head
-            exchange.upstream_seconds = time.monotonic() - exchange.sent_at
-            exchange.post(Event.RESPONSE)
+            caller.answered(head, (), time.monotonic() - self._began, complete=False)
             return False
         self._interim += 1
         if self._interim > _INTERIM_LIMIT:
             self._fail(UPSTREAM_PROTOCOL(f"The target sent over {_INTERIM_LIMIT} interim answers and no final one."))
             return False
-        if exchange.old:
-            return True  # RFC 9110 §15.2: not to an HTTP/1.0 client
-        if head.status == 100:
-            if not exchange.fields.expect_continue or exchange.continued:
-                return True  # nobody asked
-            exchange.continued = True
-        exchange.client.transport.write(informational_head(head))
+        caller.interim(head)
         return True
 
     def _open_body(self, head: ResponseHead, rest: bytes) -> None:
-        """Decide how the body is framed (RFC 9112 §6.3), take what has come of it, and tell the exchange."""
-        exchange = self.exchange
-        if exchange is None:
+        """Decide how the body is framed (RFC 9112 §6.3), take what has come of it, and tell the caller."""
+        caller = self.caller
+        if caller is None:
             return
-        exchange.response = head
-        exchange.upstream_seconds = time.monotonic() - exchange.sent_at
+        self.head_seconds = seconds = time.monotonic() - self._began
         if (
             head.plain
             and len(rest) == head.length
-            and exchange.request_complete
-            and not exchange.bytes_in
-            and exchange.method != b"HEAD"
+            and caller.request_complete
+            and not self._sent_body
+            and caller.method != b"HEAD"
         ):
             # Nearly every answer comes like this: head and body in one piece, and nothing behind.
             self._framing = _LENGTH
             self._state = _DONE
-            exchange.first_pieces = [rest]
-            exchange.has_content = exchange.finished_early = True
-            exchange.post(Event.RESPONSE)
+            caller.answered(head, (rest,), seconds, complete=True)
             return
         if head.reasons or head.idle_seconds is not None:
-            self._heed(head, exchange)
-        if not exchange.request_complete or (exchange.bytes_in and self._unsent()):
+            self._heed(head, caller)
+        if not caller.request_complete or (self._sent_body and self._unsent()):
             self.reasons |= Reason.EARLY  # the target may never read the rest
         self._state = _BODY
-        exchange.has_content = not head.bodiless and exchange.method != b"HEAD"
-        self._frame(head, has_content=exchange.has_content)
+        self._frame(head, has_content=head.allows_body(caller.method))
         pieces = self._decode(rest)
         if isinstance(pieces, Fault):
             self._fail(pieces)
             return
-        exchange.first_pieces = pieces
-        exchange.finished_early = self._state == _DONE
         if self._state == _BODY:
             self._await_more(head)
-        exchange.post(Event.RESPONSE)
+        caller.answered(head, pieces, seconds, complete=self._state == _DONE)
 
     def _frame(self, head: ResponseHead, *, has_content: bool) -> None:
         """Decide where the body ends."""
@@ -502,10 +512,10 @@ class ServerConnection(asyncio.Protocol):
             self._framing = _UNTIL_CLOSE
             self.reasons |= Reason.CLOSE
 
-    def _heed(self, head: ResponseHead, exchange: Exchange) -> None:
+    def _heed(self, head: ResponseHead, caller: Caller) -> None:
         """Note what a head means for using the connection again, and how soon that has to be."""
         if head.reasons:
-            self._note(head.reasons, exchange)
+            self._note(head.reasons, caller)
         if head.idle_seconds is not None:
             self._idle_seconds = min(head.idle_seconds, self.target.pool.idle_expiry)
 
@@ -518,18 +528,18 @@ class ServerConnection(asyncio.Protocol):
     # -- the response body --------------------------------------------------------------------------------------------
 
     def _read_body(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
+        caller = self.caller
+        if caller is None:
             self.destroy()
             return
         pieces = self._decode(data)
         if isinstance(pieces, Fault):
-            exchange.post(pieces)
+            caller.post(pieces)
             return
         if pieces:
-            exchange.client.send_body(exchange, pieces)
+            caller.content(pieces)
         if self._state == _DONE:
-            exchange.post(Event.FINISHED)
+            caller.post(Event.FINISHED)
         else:
             self._arm(self._silence)
 
@@ -596,31 +606,31 @@ class ServerConnection(asyncio.Protocol):
     def _fail(self, fault: Fault) -> None:
         self.reasons |= Reason.UNFINISHED
         self.deadline = NEVER
-        if self.exchange is not None:
-            self.exchange.post(fault)
+        if self.caller is not None:
+            self.caller.post(fault)
 
     def _lost(self, exc: Exception | None, *, clean: bool) -> None:
-        """Post what the end of the connection means to the exchange, the first time it is noticed.
+        """Say what the end of the connection means to the caller, the first time it is noticed.
 
         `clean` says that the target has ended what it sends: by a FIN, over TLS by close_notify. A connection that is
         merely gone has been cut, by whoever (RFC 9112 §9.8).
         """
         state, self._state = self._state, _CLOSED
         self.reasons |= Reason.CLOSE
-        exchange = self.exchange
-        if exchange is None:
+        caller = self.caller
+        if caller is None:
             return
         if state == _BODY and self._framing == _UNTIL_CLOSE and clean:
             self._state = _DONE
-            exchange.post(Event.FINISHED)
+            caller.post(Event.FINISHED)
         elif state == _BODY:
-            exchange.post(UPSTREAM_INCOMPLETE("The target closed the connection before its answer was complete."))
+            caller.post(UPSTREAM_INCOMPLETE("The target closed the connection before its answer was complete."))
         elif state == _HEAD and self._interim:
-            exchange.post(UPSTREAM_INCOMPLETE("The target sent an interim answer and closed without a final one."))
+            caller.post(UPSTREAM_INCOMPLETE("The target sent an interim answer and closed without a final one."))
         elif state == _HEAD:
             how = "reset" if exc is not None else "closed"
             begun = " in the middle of its head" if self._partial else " without an answer"
-            exchange.post(UPSTREAM_RESET(f"The target {how} the connection{begun}."))
+            caller.post(UPSTREAM_RESET(f"The target {how} the connection{begun}."))
 
     def _unsent(self) -> bool:
         """Whether the target's kernel has not confirmed all that was written to it.

@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from devhost_server.deadlines import NEVER, Wheel
-from devhost_server.exchange import Exchange
 from devhost_server.failures import CONNECT_CLOSED, OUT_OF_PORTS, POOL_FULL, Fault
 from devhost_server.http import reuse
 from devhost_server.http.keepalive import keep_alive
@@ -23,6 +22,7 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_line import PLACED
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.backoff import Backoff
+from devhost_server.upstream.caller import Caller, Owner
 from devhost_server.upstream.dialler import Dialler
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 from devhost_server.upstream.owned import Owned
@@ -48,26 +48,22 @@ _SLOW_SECONDS: Final = 1.0
 
 
 class Waiter:
-    """An exchange that waits for a connection, until `until` (monotonic seconds).
+    """A caller that waits for a connection, until `until` (monotonic seconds).
 
-    `exchange` is None once it no longer does.
+    `caller` is None once it no longer does. A connection that is made for it may take `patience` seconds.
     """
 
-    __slots__ = ("exchange", "until")
+    __slots__ = ("caller", "patience", "until")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange: Exchange | None = exchange
+    def __init__(self, caller: Caller, patience: float) -> None:
+        self.caller: Caller | None = caller
+        self.patience = patience
         self.until = NEVER
 
-    def connect_seconds(self, usual: float) -> float:
-        """Return how long a connection may take that is made for it: its route may have time-outs of its own."""
-        route = None if self.exchange is None else self.exchange.route
-        return usual if route is None or route.timeouts is None else route.timeouts.connect
-
-    def leave(self) -> Exchange | None:
+    def leave(self) -> Caller | None:
         """Stop waiting; give who waited, None if nobody did any more."""
-        exchange, self.exchange = self.exchange, None
-        return None if exchange is None or exchange.over else exchange
+        caller, self.caller = self.caller, None
+        return None if caller is None or caller.over else caller
 
 
 class Target:
@@ -149,21 +145,27 @@ class Target:
             connection.destroy()
         return self._take_rested() if self._resting else None
 
-    def take_back(self, connection: ServerConnection) -> bool:
-        """Take a private connection for the next request of its client; False if it can no longer be used."""
+    def take_private(self, owner: Owner) -> ServerConnection | None:
+        """Take the connection that a client owns for its next request, if there is one that can still be used."""
+        connection: ServerConnection | None = owner.take(self)
+        if connection is None:
+            return None
         self._owned.forget(connection)
         if connection.usable:
             self.active += 1
-            return True
+            return connection
         connection.destroy()
-        return False
+        return None
 
-    def wait_for(self, exchange: Exchange, *, fresh: bool = False) -> Waiter | Fault:
-        """Put `exchange` in line for a connection, which (or a `Fault`) is posted to it; return a refusal at once.
+    def wait_for(
+        self, caller: Caller, timeouts: UpstreamTimeouts | None = None, *, fresh: bool = False
+    ) -> Waiter | Fault:
+        """Let `caller` wait for a connection, which (or a `Fault`) is posted to it; a refusal comes at once.
 
-        `fresh` asks for a new connection even at the cost of an idle one: the others may be as stale as the last.
+        `timeouts` are those of a route that has its own. `fresh` asks for a new connection even at the cost of an idle
+        one: the others may be as stale as the last.
         """
-        waiter = Waiter(exchange)
+        waiter = Waiter(caller, (timeouts or self.timeouts).connect)
         if fresh and self._taken >= self.pool.max_connections and self._idle:
             stale, _ = self._idle.popitem()
             stale.destroy()
@@ -199,7 +201,7 @@ class Target:
     def surrender(self, connection: ServerConnection) -> None:
         """Remove a connection that becomes half of a tunnel: tunnels do not take up the pool's room."""
         self.active -= 1
-        connection.exchange = None
+        connection.caller = None
         self._connections.discard(connection)
         self._connect_for_waiters()
 
@@ -217,7 +219,7 @@ class Target:
         connection.apart = False
         self._apart.discard(connection)
         if self._taken >= self.pool.max_connections or connection.transport.is_closing():
-            connection.exchange = None
+            connection.caller = None
             connection.destroy()
             return False
         self._connections.add(connection)
@@ -232,7 +234,7 @@ class Target:
         self._resting.forget(connection)
         self._owned.forget(connection)
         if connection.owner is not None:
-            connection.owner.forget(connection)
+            connection.owner.forget(self, connection)
         self._connect_for_waiters()
 
     def retire(self) -> None:
@@ -284,7 +286,7 @@ class Target:
             connection.discard()
         elif not reasons & reuse.PRIVATE:
             self._resting.add(connection, time.monotonic())
-        elif reasons & Reason.CHALLENGE and owner is not None and owner.keep(connection):
+        elif reasons & Reason.CHALLENGE and owner is not None and owner.keep(self, connection):
             self._owned.add(connection, time.monotonic())
         else:
             connection.discard()
@@ -314,12 +316,12 @@ class Target:
             connection.destroy()
             return
         while self._waiters:
-            exchange = self._waiters.popleft().leave()
-            if exchange is not None:
-                if self._impatient and self._impatient[0].exchange is None:
+            caller = self._waiters.popleft().leave()
+            if caller is not None:
+                if self._impatient and self._impatient[0].caller is None:
                     self._impatient.popleft()  # it is in both lines
                 self.active += 1
-                exchange.post(connection)
+                caller.post(connection)
                 return
         connection.rest()
         self._idle[connection] = None
@@ -370,18 +372,18 @@ class Target:
         now = time.monotonic()
         impatient = self._impatient
         refused = 0
-        while impatient and refused < _REFUSALS and (impatient[0].until <= now or impatient[0].exchange is None):
-            exchange = impatient.popleft().leave()
-            if exchange is not None:
+        while impatient and refused < _REFUSALS and (impatient[0].until <= now or impatient[0].caller is None):
+            caller = impatient.popleft().leave()
+            if caller is not None:
                 refused += 1
-                exchange.post(self._full())
+                caller.post(self._full())
         self._forget_those_who_left()
         if impatient and self._patience is None:
             self._wait_until(impatient[0].until)
 
     def _forget_those_who_left(self) -> None:
         for line in (self._waiters, self._impatient):
-            while line and line[0].exchange is None:
+            while line and line[0].caller is None:
                 line.popleft()
 
     def _connect_for_waiters(self) -> None:
@@ -406,8 +408,7 @@ class Target:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         connection = ServerConnection(self, self._wheel)
-        usual = self.timeouts.connect
-        patience = usual if waiter is None else waiter.connect_seconds(usual)
+        patience = self.timeouts.connect if waiter is None else waiter.patience
         slow = loop.call_later(_SLOW_SECONDS, self._avoid)
         fault: Fault | None = None
         try:
@@ -427,8 +428,8 @@ class Target:
         self._connections.add(connection)
         self._backoff.connected(self)
         self.row[self.cell + TargetCell.FAILING_SINCE] = 0
-        if waiter is not None and waiter.exchange is not None:
-            waiter.exchange.connect_seconds = time.monotonic() - began
+        if waiter is not None and waiter.caller is not None:
+            waiter.caller.connect_seconds = time.monotonic() - began
         self._offer(connection)
 
     def _avoid(self) -> None:
@@ -441,7 +442,7 @@ class Target:
         since = self.cell + TargetCell.FAILING_SINCE
         if not self.row[since] and not ours:
             self.row[since] = time.time_ns() // 1000
-        exchange = None if waiter is None else waiter.leave()
-        if exchange is not None:
-            exchange.post(fault)
+        caller = None if waiter is None else waiter.leave()
+        if caller is not None:
+            caller.post(fault)
         self._connect_for_waiters()

@@ -1,18 +1,15 @@
 """The worker's connections as an httpx transport (`httpx.AsyncBaseTransport`).
 
-A call is an exchange like any other to the connection that carries it; only what waits for its events is a task instead
+To the connection that carries it, a call is a caller like any other; only what waits for its events is a task instead
 of the gateway's coroutine, and what takes its body is a queue instead of a client's connection.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Generator
-from types import coroutine
-from typing import Any, Final, NoReturn, cast
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, cast
 
 import httpx
 
-from devhost_server.exchange import Client, Event, Exchange
 from devhost_server.failures import CONNECT_TIMEOUT, POOL_FULL, READ_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_PROTOCOL, Fault
 from devhost_server.http import reuse
 from devhost_server.http.fields import HOP_BY_HOP, TOKEN, VALUE_BYTES, binds_connection, parse_length
@@ -20,6 +17,7 @@ from devhost_server.http.request_head import RequestFields
 from devhost_server.http.response_head import ResponseHead
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
+from devhost_server.upstream.caller import Event
 from devhost_server.upstream.target import Target, Waiter
 from devhost_server.upstream.upstream import Upstream
 
@@ -47,76 +45,62 @@ def _error(fault: Fault, request: httpx.Request) -> httpx.TransportError:
     return kind(fault.detail, request=request)
 
 
-@coroutine
-def next_event(exchange: Exchange) -> Generator[Exchange, Any, Any]:
-    """Wait for the next event of an exchange whose life is told in this module, or in another that is never compiled.
-
-    `Exchange.event` can be awaited by what is built as it is: either both are interpreted, or both are compiled.
-    """
-    return (yield from exchange.event())
-
-
-class _Reader:
-    """What a connection takes for the client of a call: it gathers the body, and holds the target back."""
-
-    def __init__(self, news: asyncio.Event) -> None:
-        self.pieces: list[bytes] = []
-        self.size = 0
-        self.room = asyncio.Event()  # to send more of the request
-        self.room.set()
-        self.transport = self
-        self._news = news
-
-    def write(self, _data: bytes) -> None:
-        """Ignore interim responses."""
-
-    def pause_body(self) -> None:
-        """Send no more of the request until there is room."""
-        self.room.clear()
-
-    def resume_body(self) -> None:
-        """Send on."""
-        self.room.set()
-
-    def send_body(self, exchange: Exchange, pieces: list[bytes]) -> None:
-        """Take content of the response."""
-        self.pieces += pieces
-        self.size += sum(map(len, pieces))
-        if self.size > _BUFFERED and exchange.connection is not None:
-            exchange.connection.pause_reading()
-        self._news.set()
-
-    def broke(self, exchange: Exchange) -> NoReturn:
-        """Raise the error that is being handled, to whoever posted the event: no call does more than take it down."""
-        raise RuntimeError(f"a call took no more events: {exchange!r}")
-
-    def private_connections(self) -> None:
-        """Keep no connection that a call has authenticated: there is no client whose next call could be told."""
-
-
 class _Call:
-    """An exchange whose events a task waits for. Its `exchange` is what connections see."""
+    """A call, as the connection that carries it sees it (`Caller`); a task waits for what is told."""
 
-    def __init__(self, request: httpx.Request, method: bytes, path: bytes, fields: RequestFields) -> None:
+    def __init__(self, request: httpx.Request, method: bytes, framing: RequestFields) -> None:
         self.request = request
+        self.method = method
+        self.framing = framing
+        self.request_complete = not framing.has_body
+        self.connect_seconds = 0.0
+        self.connection: ServerConnection | None = None
+        self.response: ResponseHead | None = None
+        self.pieces: list[bytes] = []  # of the answer, and how many bytes they are
+        self.size = 0
+        self.complete = False  # the answer has come to its end
+        self.over = False
         self.news = asyncio.Event()
         self.events: list[object] = []
-        self.reader = _Reader(self.news)
-        self.fields = fields
-        self.exchange = Exchange(cast("Client", self.reader), method, path, fields, time.monotonic())
-        self.exchange.request_complete = not fields.has_body
-        self.exchange.run(self._listen())
+        self._room = asyncio.Event()  # to send more of the request
+        self._room.set()
 
-    async def _listen(self) -> None:
-        """Take down what is posted, until the call is over."""
-        while (event := await next_event(self.exchange)) is not None:
-            self.events.append(event)
-            self.news.set()
+    # -- what the connection tells ------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Take no more events; waiters pass over it from now on."""
-        if not self.exchange.over:
-            self.exchange.post(None)
+    def post(self, event: object) -> None:
+        """Wake the task."""
+        self.events.append(event)
+        self.news.set()
+
+    def interim(self, head: ResponseHead) -> None:
+        """Ignore interim responses: httpx has no place for them."""
+
+    def answered(self, head: ResponseHead, pieces: Sequence[bytes], seconds: float, *, complete: bool) -> None:
+        """Take the head."""
+        self.response, self.complete = head, complete
+        self.content(pieces)
+        self.post(Event.RESPONSE)
+
+    def content(self, pieces: Sequence[bytes]) -> None:
+        """Gather content of the response, and hold the target back where nobody reads it."""
+        self.pieces += pieces
+        self.size += sum(map(len, pieces))
+        if self.size > _BUFFERED and self.connection is not None:
+            self.connection.pause_reading()
+        self.news.set()
+
+    def pause_upload(self) -> None:
+        """Send no more of the request until there is room."""
+        self._room.clear()
+
+    def resume_upload(self) -> None:
+        """Send on."""
+        self._room.set()
+
+    def owner(self) -> None:
+        """Keep no connection that a call has authenticated: there is no client whose next call could be told."""
+
+    # -- what the task does -------------------------------------------------------------------------------------------
 
     async def next(self) -> object:
         """Wait for the next event."""
@@ -133,40 +117,40 @@ class _Call:
             raise event
         return event
 
-    def send(self, connection: ServerConnection, lines: list[bytes]) -> None:
+    def send(self, target: Target, connection: ServerConnection, lines: list[bytes]) -> None:
         """Send the head on a connection."""
-        exchange, fields = self.exchange, self.fields
+        framing = self.framing
         reasons = reuse.of_request(
-            exchange.method,
-            body=fields.has_body,
+            self.method,
+            body=framing.has_body,
             upgrade=False,
-            credentials=fields.credentials,
-            bodies_read=connection.target.pool.reuse_after_body,
+            credentials=framing.credentials,
+            bodies_read=target.pool.reuse_after_body,
             challenged=False,
         )
         if reasons & Reason.BODY:
             lines.append(b"Connection: close")
-        exchange.sent_at = time.monotonic()
-        exchange.attach(connection, b"\r\n".join(lines) + b"\r\n\r\n", None, reasons)
+        self.connection = connection
+        connection.begin(self, b"\r\n".join(lines) + b"\r\n\r\n", None, reasons, chunked_body=framing.chunked)
 
-    async def upload(self) -> None:
+    async def upload(self, connection: ServerConnection) -> None:
         """Send the body of the request, as fast as the target takes it; what it raises becomes an event."""
-        exchange = self.exchange
-        if exchange.request_complete:
+        if self.request_complete:
             return
         try:
             async for piece in cast("httpx.AsyncByteStream", self.request.stream):
-                await self.reader.room.wait()
+                await self._room.wait()
                 if piece:
-                    exchange.upload(piece)
-            exchange.upload_complete(b"")
+                    connection.send_body(piece)
+            self.request_complete = True
+            connection.end_body(b"")
         except Exception as error:
-            exchange.post(error)
+            self.post(error)
 
     async def response_head(self) -> ResponseHead:
         """Wait for the head of the response. Raises what `checked` does."""
         self.checked(await self.next())
-        head = self.exchange.response
+        head = self.response
         if head is None or head.status == 101:
             raise httpx.RemoteProtocolError("the target switched protocols unasked", request=self.request)
         return head
@@ -175,21 +159,20 @@ class _Call:
 class _Body(httpx.AsyncByteStream):
     """The body of a response; closing it gives the connection back."""
 
-    def __init__(self, call: _Call, connection: ServerConnection, upload: asyncio.Task[None]) -> None:
+    def __init__(self, call: _Call, target: Target, connection: ServerConnection, upload: asyncio.Task[None]) -> None:
         self._call = call
+        self._target = target
         self._connection = connection
         self._upload = upload
-        self._complete = call.exchange.finished_early
+        self._complete = call.complete
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        call, reader = self._call, self._call.reader
-        for piece in call.exchange.first_pieces:
-            yield piece
+        call = self._call
         while True:
-            while reader.pieces:
-                piece = reader.pieces.pop(0)
-                reader.size -= len(piece)
+            while call.pieces:
+                piece = call.pieces.pop(0)
+                call.size -= len(piece)
                 yield piece
             self._connection.resume_reading()
             if self._complete:
@@ -205,15 +188,15 @@ class _Body(httpx.AsyncByteStream):
         if not self._closed:
             self._closed = True
             self._upload.cancel()
-            _give_back(self._call, self._connection, whole=self._complete)
+            _give_back(self._call, self._target, self._connection, whole=self._complete)
 
 
-def _give_back(call: _Call, connection: ServerConnection, *, whole: bool) -> None:
+def _give_back(call: _Call, target: Target, connection: ServerConnection, *, whole: bool) -> None:
     """End a call; its connection may be used again if the exchange was `whole` and nothing else speaks against it."""
-    call.end()
-    if not whole or not call.exchange.request_complete:
+    call.over = True
+    if not whole or not call.request_complete:
         connection.reasons |= Reason.UNFINISHED
-    connection.target.release(connection)
+    target.release(connection)
 
 
 class PoolTransport(httpx.AsyncBaseTransport):
@@ -232,27 +215,27 @@ class PoolTransport(httpx.AsyncBaseTransport):
         connection = await self._acquire(call, target)
         upload: asyncio.Task[None] | None = None
         try:
-            call.send(connection, lines)
-            upload = asyncio.create_task(call.upload())
+            call.send(target, connection, lines)
+            upload = asyncio.create_task(call.upload(connection))
             head = await call.response_head()
         except BaseException:
             if upload is not None:
                 upload.cancel()
-            _give_back(call, connection, whole=False)
+            _give_back(call, target, connection, whole=False)
             raise
-        return _response(head, _Body(call, connection, upload))
+        return _response(head, _Body(call, target, connection, upload))
 
     async def _acquire(self, call: _Call, target: Target) -> ServerConnection:
         connection = target.take()
         if connection is not None:
             return connection
-        waiter = target.wait_for(call.exchange)
+        waiter = target.wait_for(call)
         event: object = waiter
         if isinstance(waiter, Waiter):
             try:
                 event = await call.next()
             except BaseException:
-                call.end()
+                call.over = True
                 waiter.leave()
                 for late in call.events:
                     if isinstance(late, ServerConnection):
@@ -260,7 +243,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
                 raise
         if isinstance(event, ServerConnection):
             return event
-        call.end()
+        call.over = True
         raise _error(cast("Fault", event), call.request)
 
 
@@ -285,7 +268,7 @@ def _prepare(request: httpx.Request, target: Target) -> tuple[_Call, list[bytes]
         lines.append(name + b": " + value)
     if TOKEN.fullmatch(method) is None:
         raise httpx.LocalProtocolError(f"{method!r} is not a valid method", request=request)
-    return _Call(request, method, path, fields), lines
+    return _Call(request, method, fields), lines
 
 
 def _frames(fields: RequestFields, name: bytes, value: bytes) -> bool:

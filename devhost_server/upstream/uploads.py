@@ -4,7 +4,18 @@ At most half of them, however many clients take their time over uploads: the oth
 Sans I/O; who waits is told by an event.
 """
 
-from devhost_server.exchange import Event, Exchange
+from typing import Protocol
+
+from devhost_server.upstream.caller import Event
+
+
+class Uploading(Protocol):
+    """Who sends a body that is still coming."""
+
+    place: "Uploads | None"
+
+    def post(self, event: object) -> None:
+        """Tell that `place` has been given."""
 
 
 class Uploads:
@@ -15,12 +26,12 @@ class Uploads:
     def __init__(self, connections: int) -> None:
         self._places = max(connections // 2, 1)
         self._taken = 0
-        self._waiting: dict[Exchange, None] = {}
+        self._waiting: dict[Uploading, None] = {}
 
     def __repr__(self) -> str:
         return f"<Uploads {self._taken} of {self._places} waiting={len(self._waiting)}>"
 
-    def enter(self, x: Exchange) -> bool:
+    def enter(self, x: Uploading) -> bool:
         """Take a place, which the exchange leaves once its body is there; if there is none, wait for `Event.PLACE`."""
         if self._taken < self._places:
             self._taken += 1
@@ -29,8 +40,8 @@ class Uploads:
         self._waiting[x] = None
         return False
 
-    def forget(self, x: Exchange) -> None:
-        """Remove an exchange from those that wait."""
+    def forget(self, x: Uploading) -> None:
+        """Let an exchange wait no longer."""
         self._waiting.pop(x, None)
 
     def leave(self) -> None:

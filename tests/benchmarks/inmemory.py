@@ -156,7 +156,7 @@ class Loopback:
         for client in clients:
             client.data_received(SMALL)
         for _ in range(_TURNS):
-            if len(self.loop.made) == idle and all(server.exchange is not None for server in self.loop.made):
+            if len(self.loop.made) == idle and all(server.caller is not None for server in self.loop.made):
                 break
             await asyncio.sleep(0)
         else:

@@ -13,11 +13,10 @@ import uvloop
 
 from devhost_server.exchange import Exchange
 from devhost_server.observe.scoreboard import code_key
-from devhost_server.upstream.transport import next_event
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
 from tests.benchmarks.steps import steps
-from tests.support.compiled import COMPILED
+from tests.support.compiled import COMPILED, next_event
 
 REQUEST_ID = re.compile(rb"\r\nX-Request-ID: [0-9a-f]{32}")
 LIVES = 100

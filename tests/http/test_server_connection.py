@@ -14,17 +14,18 @@ import trustme
 import uvloop
 
 from devhost_server.deadlines import Wheel
-from devhost_server.exchange import Event, Exchange
+from devhost_server.exchange import Exchange
 from devhost_server.failures import Fault
 from devhost_server.http.chunked import ChunkedDecoder
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import _CHUNKED, _DONE, _LENGTH, ServerConnection
 from devhost_server.observe.scoreboard import Capacity, Scoreboard
+from devhost_server.upstream.caller import Event
 from devhost_server.upstream.options import TargetOptions, UpstreamOptions, UpstreamTimeouts
-from devhost_server.upstream.transport import next_event
 from devhost_server.upstream.upstream import Upstream
 from tests.benchmarks.inmemory import Loopback
+from tests.support.compiled import next_event
 
 REQUEST = b"POST /u HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 5\r\n\r\nhello"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -45,7 +46,7 @@ def test_one_that_was_held_back_over_tls_rests_before_it_is_used_again() -> None
     for tls in (None, ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())):
         loopback = Loopback()
         loopback.server._tls = tls
-        loopback.server.exchange = Exchange(cast("Any", None), b"GET", b"/", RequestFields([]), 0.0)
+        loopback.server.caller = Exchange(cast("Any", None), b"GET", b"/", RequestFields([]), 0.0)
         loopback.server._state, loopback.server._framing = _DONE, _LENGTH
         loopback.server.pause_reading()
         assert loopback.server.detach() == (0 if tls is None else Reason.HELD)

@@ -18,20 +18,20 @@ import pytest
 import uvloop
 
 from devhost_server.deadlines import Wheel
-from devhost_server.exchange import Event, Exchange
+from devhost_server.exchange import Exchange
 from devhost_server.failures import Fault, Retry
-from devhost_server.http.private import PrivateConnections
 from devhost_server.http.request_head import RequestFields
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, TargetCell
+from devhost_server.upstream.caller import Event
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
+from devhost_server.upstream.private import PrivateConnections
 from devhost_server.upstream.target import Target, Waiter
-from devhost_server.upstream.transport import next_event
 from devhost_server.upstream.upstream import Upstream
 from tests.support import blackhole, refusing_port
 from tests.support.certificates import authority
-from tests.support.compiled import needs_source
+from tests.support.compiled import needs_source, next_event
 
 # --- the double of a server ------------------------------------------------------------------------------------------
 
@@ -406,7 +406,7 @@ def test_retiring_closes_what_rests_and_what_is_private(play: Play) -> None:
             target = target_for(house)
             one, other = await connected(target), await connected(target)
             await carried(target, one)
-            other.owner = PrivateConnections()
+            other.owner = PrivateConnections[Target, ServerConnection]()
             other.reasons |= Reason.CHALLENGE
             await carried(target, other)
             assert (state(target), len(other.owner)) == ((2, 2, 0), 1)
@@ -422,16 +422,16 @@ def test_a_private_connection_goes_to_its_owner_alone(play: Play) -> None:
         async with serving() as house:
             target = target_for(house, max_connections=2)
             connection = await connected(target)
-            mine = connection.owner = PrivateConnections()
+            mine = connection.owner = PrivateConnections[Target, ServerConnection]()
             connection.reasons |= Reason.CHALLENGE
             await used(target, connection)
             assert target.take() is None
             assert mine.choose((target,)) is target
-            assert mine.take(target) is connection
+            assert target.take_private(mine) is connection
             assert target.active == 1
             await used(target, connection)
             send_unseen(house.live[1], b"x")
-            assert mine.take(target) is None
+            assert target.take_private(mine) is None
             await until(lambda: state(target) == (0, 0, 0))
 
     play(scene)
@@ -442,7 +442,7 @@ def test_a_private_connection_ends_with_its_client(play: Play) -> None:
         async with serving() as house:
             target = target_for(house)
             one, other = await connected(target), await connected(target)
-            mine = one.owner = other.owner = PrivateConnections()
+            mine = one.owner = other.owner = PrivateConnections[Target, ServerConnection]()
             one.reasons |= Reason.CHALLENGE
             other.reasons |= Reason.CHALLENGE
             await used(target, one)
