@@ -8,15 +8,21 @@ their bytes, in line for the next; an answer is always worked on in the turn in 
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from devhost_server.deadlines import Soon
-    from devhost_server.http.client_connection import ClientConnection
 
 # With 128, two thousand clients make turns too long for a pool of 64 and 50 ms. From 32 down nothing changes any more,
 # and a few dozen clients hardly ever stand in line.
 PER_TURN: Final = 32
+
+
+class Standing(Protocol):
+    """Who can stand in line."""
+
+    def take_turn(self) -> None:
+        """Begin what stood in line."""
 
 
 class Admission:
@@ -27,11 +33,11 @@ class Admission:
     def __init__(self, soon: "Soon") -> None:
         self.room = PER_TURN
         self._soon = soon
-        self._line: deque[ClientConnection] = deque()
+        self._line: deque[Standing] = deque()
         self._scheduled = False
 
-    def join(self, client: "ClientConnection") -> None:
-        """Put a client whose next request has come in line, to begin it in a later turn."""
+    def join(self, client: Standing) -> None:
+        """Let a client whose next request has come begin it in a later turn."""
         self._line.append(client)
         if not self._scheduled:
             self._schedule()

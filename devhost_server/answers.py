@@ -7,6 +7,7 @@ from devhost_server import secrecy
 from devhost_server.exchange import Exchange
 from devhost_server.failures import Blame, Fault
 from devhost_server.http import pages, replies
+from devhost_server.http.replies import Reply
 from devhost_server.http.request_head import ALLOWED
 
 if TYPE_CHECKING:
@@ -22,13 +23,11 @@ _NOSNIFF: Final = (b"X-Content-Type-Options", b"nosniff")
 _POLICY: Final = (b"Content-Security-Policy", pages.POLICY.encode())
 
 
-def refusal(
-    x: Exchange, fault: Fault, *, instance: bytes, failing_since: int, hop: bytes, details: bool = True
-) -> bytes:
-    """Build the answer to an exchange that failed, and count its body.
+def refusal(x: Exchange, fault: Fault, *, instance: bytes, failing_since: int, details: bool = True) -> Reply:
+    """Return the answer to an exchange that failed.
 
-    `failing_since` is since when the target fails, in microseconds of Unix time, 0 for not known; `hop` holds the lines
-    of the connection. Without `details`, nothing is said of what is behind the gateway.
+    `failing_since` is since when the target fails, in microseconds of Unix time, 0 for not known. Without `details`,
+    nothing is said of what is behind the gateway.
     """
     failure = fault.failure
     accept = x.fields.get(b"accept") if x.fields is not None else None
@@ -49,21 +48,21 @@ def refusal(
         fields.append((b"Retry-After", b"%d" % failure.retry_after))
     if fault.allow is not None:
         fields.append((b"Allow", fault.allow.encode()))
-    return _build(x, failure.status, fields, body, hop)
+    return Reply(failure.status, fields, body)
 
 
-def allowed(x: Exchange, hop: bytes) -> bytes:
-    """Build the gateway's own answer to OPTIONS: what it takes; a route's application may take less."""
-    return _build(x, 200, [(b"Allow", ALLOWED.encode()), (b"X-Request-ID", x.request_id)], b"", hop)
+def allowed(x: Exchange) -> Reply:
+    """Return the gateway's own answer to OPTIONS: what it takes; a route's application may take less."""
+    return Reply(200, [(b"Allow", ALLOWED.encode()), (b"X-Request-ID", x.request_id)])
 
 
-def redirect(x: Exchange, status: int, location: bytes, hop: bytes) -> bytes:
-    """Build the answer that sends the client elsewhere."""
-    return _build(x, status, [(b"Location", location), _NOSNIFF, (b"X-Request-ID", x.request_id)], b"", hop)
+def redirect(x: Exchange, status: int, location: bytes) -> Reply:
+    """Return the answer that sends the client elsewhere."""
+    return Reply(status, [(b"Location", location), _NOSNIFF, (b"X-Request-ID", x.request_id)])
 
 
-def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
-    """Build the answer that the configuration gives, and count its body."""
+def configured(x: Exchange, respond: "FixedAnswer") -> Reply:
+    """Return the answer that the configuration gives."""
     body = respond.body.encode()
     fields = [(name.encode(), value.encode("latin-1")) for name, value in respond.headers.items()]
     if body:
@@ -71,7 +70,7 @@ def configured(x: Exchange, respond: "FixedAnswer", hop: bytes) -> bytes:
     if "x-content-type-options" not in respond.headers:
         fields.append(_NOSNIFF)
     fields.append((b"X-Request-ID", x.request_id))
-    return _build(x, respond.status, fields, body, hop)
+    return Reply(respond.status, fields, body)
 
 
 def host_text(x: Exchange) -> str:
@@ -83,12 +82,6 @@ def target_text(x: Exchange) -> str:
     """Return the target asked for, for people: its beginning, without secrets."""
     raw = x.target_path[:_TARGET_BYTES]
     return secrecy.without_secrets(raw.decode("latin-1"), cut=len(raw) < len(x.target_path))
-
-
-def _build(x: Exchange, status: int, fields: list[tuple[bytes, bytes]], body: bytes, hop: bytes) -> bytes:
-    with_body = x.method != b"HEAD"
-    x.bytes_out = len(body) if with_body else 0
-    return replies.build(status, fields, body, with_body=with_body, hop=hop)
 
 
 def _facts(x: Exchange, fault: Fault, instance: bytes, failing_since: int) -> pages.Facts:

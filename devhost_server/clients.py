@@ -1,7 +1,7 @@
 """The client connections and tunnels of a worker: who is at the other end, how many there may be, how they end."""
 
 import ctypes
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from devhost_server.failures import CLIENT_FULL, DRAINING, GATEWAY_FULL
 from devhost_server.http.head_memory import HeadMemory
@@ -10,9 +10,10 @@ from devhost_server.http.trust import Peer, Trust
 from devhost_server.observe.scoreboard import Slot
 
 if TYPE_CHECKING:
-    from devhost_server.exchange import Exchange
-    from devhost_server.http.client_connection import ClientConnection
-    from devhost_server.http.tunnel import Tunnel
+    import asyncio
+
+    from devhost_server.exchange import Exchange, Tunnel
+    from devhost_server.failures import Fault
     from devhost_server.snapshot import Snapshot
 
 # Peers remembered: parsing an address costs more than forwarding a request.
@@ -31,11 +32,43 @@ def _trim_heap() -> None:
         trim(0)
 
 
+class Client(Protocol):
+    """A connection of a client, as those see it who count and end them."""
+
+    transport: "asyncio.Transport"
+    peer: Peer
+    listener: int
+    exchange: "Exchange | None"
+    counted_as: bytes | None
+
+    @property
+    def has_address(self) -> bool:
+        """Whether clients can be told apart by address."""
+
+    def meet(self, peer: Peer) -> None:
+        """Note who is at the other end, and forget what was found sound on the word of somebody else."""
+
+    def judge_anew(self) -> None:
+        """Forget what was found sound: the limits may have changed."""
+
+    def save_memory(self) -> bool:
+        """Forget what an idle connection remembers, and say so."""
+
+    def refuse_connection(self, fault: "Fault") -> None:
+        """Answer before anything was asked."""
+
+    def drain(self) -> None:
+        """End soon, if idle."""
+
+    def close(self) -> None:
+        """Close once what was written has been sent."""
+
+
 class Clients:
     """What is open on the public side of one worker."""
 
     def __init__(self, row: memoryview) -> None:
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[Client] = set()
         self.tunnels: set[Tunnel] = set()
         self.heads = HeadMemory()
         self.draining = False
@@ -83,7 +116,7 @@ class Clients:
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
-    def connected(self, client: "ClientConnection") -> None:
+    def connected(self, client: Client) -> None:
         """Take in a new connection, or refuse it if there are too many."""
         name = client.transport.get_extra_info("sockname")
         listener = self._listeners.get(name)
@@ -105,7 +138,7 @@ class Clients:
                     CLIENT_FULL(f"This client has {self._per_client.most} connections to this worker already.")
                 )
 
-    def disconnected(self, client: "ClientConnection") -> None:
+    def disconnected(self, client: Client) -> None:
         """Forget a connection that is gone."""
         if client in self.connections:
             self.connections.discard(client)
@@ -114,7 +147,7 @@ class Clients:
                 self._per_client.leave(client.counted_as)
                 client.counted_as = None
 
-    def _peer_of(self, client: "ClientConnection") -> Peer:
+    def _peer_of(self, client: Client) -> Peer:
         """Describe who is at the other end; peers that come back are remembered."""
         name = client.transport.get_extra_info("peername")
         address = name[0] if isinstance(name, tuple) else ""

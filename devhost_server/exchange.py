@@ -7,18 +7,18 @@ to its next wait there and then, within the parser callback that met the event.
 
 from collections.abc import Coroutine, Generator, Sequence
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from devhost_server.failures import INTERNAL, Fault
-from devhost_server.http.forward import informational_head
 from devhost_server.upstream.caller import Event, Owner
 
 if TYPE_CHECKING:
     from devhost_server.http.body_buffer import BodyBuffer
-    from devhost_server.http.client_connection import ClientConnection
+    from devhost_server.http.replies import Reply
     from devhost_server.http.request_head import RequestFields
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.http.server_connection import ServerConnection
+    from devhost_server.http.trust import Peer
     from devhost_server.snapshot import Route
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
@@ -30,6 +30,74 @@ REPLAY_LIMIT: Final = 64 * 1024
 
 # RFC 9110 §9.2.2.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
+
+
+class Tunnel(Protocol):
+    """What a request became that was answered by 101: bytes both ways until either side ends (`Event.ENDED`)."""
+
+    bytes_up: int
+    bytes_down: int
+    was_cut: bool
+
+    @property
+    def closing(self) -> bool:
+        """Whether the client has been told that the gateway goes away."""
+
+    def close_going_away(self) -> bool:
+        """Tell both sides that the gateway goes away, where the protocol has a word for it; False if it has none."""
+
+    def cut(self) -> None:
+        """End both sides at once."""
+
+
+class Downstream(Protocol):
+    """Where a request came from and its answer goes: an HTTP/1 connection, and what else may ask one day.
+
+    It decides how an answer is framed and whether what carries it goes on; the gateway decides what is answered.
+    """
+
+    peer: "Peer"
+    private: Owner | None  # what it owns of connections to targets, once there are any
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nobody listens any more."""
+
+    def send_interim(self, head: "ResponseHead") -> None:
+        """Send a 1xx."""
+
+    def respond(self, x: "Exchange", response: "ResponseHead", pieces: Sequence[bytes], *, complete: bool) -> None:
+        """Send the final head of a target's answer and what there is of its content; `complete` if that is all."""
+
+    def reply(self, x: "Exchange", reply: "Reply") -> None:
+        """Send an answer of the gateway's own."""
+
+    def send_body(self, x: "Exchange", pieces: Sequence[bytes]) -> None:
+        """Send more content."""
+
+    def end_body(self, trailers: bytes) -> None:
+        """End the content, with a block of trailers where they can be sent."""
+
+    def pause_body(self) -> None:
+        """Read no more of the request's body until there is room where it goes."""
+
+    def resume_body(self) -> None:
+        """Read on."""
+
+    def invite_body(self, x: "Exchange") -> None:
+        """Read on; who waits for a 100 gets it."""
+
+    def private_connections(self) -> Owner:
+        """Return what owns the connections to targets that only this client may use."""
+
+    def join(self, x: "Exchange", response: "ResponseHead", connection: "ServerConnection", idle: float) -> Tunnel:
+        """Send a 101 and become a tunnel to the target, which ends when nothing has been said for `idle` seconds."""
+
+    def finish(self) -> None:
+        """End the exchange, of which everything has been sent."""
+
+    def cut(self, *, reset: bool = False) -> None:
+        """End without a clean end, so that a cut answer never looks whole."""
 
 
 class Exchange:
@@ -78,7 +146,7 @@ class Exchange:
     )
 
     def __init__(
-        self, client: "ClientConnection", method: bytes, target: bytes, fields: "RequestFields | None", started: float
+        self, client: Downstream, method: bytes, target: bytes, fields: "RequestFields | None", started: float
     ) -> None:
         # What was received.
         self.client = client
@@ -132,7 +200,7 @@ class Exchange:
     # -- the coroutine that tells its life ----------------------------------------------------------------------------
 
     def run(self, life: Coroutine[Any, Any, None]) -> None:
-        """Begin: run `life` to its first wait."""
+        """Begin: run `life` to its first wait. It deals with every exception itself, and raises none."""
         self._coroutine = life
         self._advance(None)
 
@@ -168,13 +236,10 @@ class Exchange:
             return
         try:
             awaited = life.send(event)
-            if awaited is not self:
-                _end_foreign_wait(life, awaited)
+            while awaited is not self:
+                awaited = life.throw(_foreign_wait(awaited))
         except StopIteration:
             self._coroutine = None
-        except Exception:
-            self._coroutine = None
-            self.client.broke(self)
 
     # -- what the upstream side tells (`devhost_server.upstream.caller.Caller`) ---------------------------------------
 
@@ -187,7 +252,7 @@ class Exchange:
             if not fields.expect_continue or self.continued:
                 return  # nobody asked
             self.continued = True
-        self.client.transport.write(informational_head(head))
+        self.client.send_interim(head)
 
     def answered(self, head: "ResponseHead", pieces: Sequence[bytes], seconds: float, *, complete: bool) -> None:
         """Note the final head with what came of the body, and go on."""
@@ -325,10 +390,9 @@ class Exchange:
         return self.method in IDEMPOTENT and (self.body is not None or not self.bytes_in)
 
 
-def _end_foreign_wait(life: Coroutine[Any, Any, None], awaited: object) -> NoReturn:
-    """End a life that waits for what will never wake it: a future has no task here, another exchange its own life."""
-    life.close()
-    raise RuntimeError(f"a request's life may wait for its own events only, not for {awaited!r}")
+def _foreign_wait(awaited: object) -> RuntimeError:
+    """Return what a life is told that waits for what will never wake it: a future has no task here."""
+    return RuntimeError(f"a request's life may wait for its own events only, not for {awaited!r}")
 
 
 def internal_fault() -> Fault:

@@ -41,6 +41,11 @@ class Failure:
     retry_after: int | None = None  # seconds, sent as Retry-After
     advice: str = ""  # the key of what the error page advises, where the error and the flag do not say enough
 
+    @property
+    def ends_connection(self) -> bool:
+        """Whether the client's connection ends with it: what was sent on it can no longer be told apart."""
+        return self.flag in _UNREADABLE
+
     def __call__(self, detail: str) -> "Fault":
         """Make one occurrence of this failure."""
         return Fault(self, detail)
@@ -55,6 +60,9 @@ class Fault:
     allow: str | None = field(default=None)  # the Allow field of a 405
     advice: str = ""  # the key of what the error page advises, if this occurrence has its own
 
+
+# Flags of failures after which nothing on the client's connection can be told apart any more.
+_UNREADABLE: Final = frozenset(("BR", "RT", "TL"))
 
 _C, _G, _U = Blame.CLIENT, Blame.GATEWAY, Blame.UPSTREAM
 

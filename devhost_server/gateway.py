@@ -38,13 +38,13 @@ from devhost_server.failures import (
     Retry,
 )
 from devhost_server.hangups import Hangups
-from devhost_server.http import forward, keepalive, replies, reuse
+from devhost_server.http import forward, reuse
 from devhost_server.http.body_buffer import BodyBuffer, BodyMemory
 from devhost_server.http.fields import tokens
+from devhost_server.http.replies import Reply
 from devhost_server.http.request_head import hop_lines, offered, protocols
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
-from devhost_server.http.tunnel import Tunnel
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import Scoreboard, Slot
 from devhost_server.paths import normal_path
@@ -106,40 +106,40 @@ class Gateway:
 
     async def handle(self, x: Exchange) -> None:
         """Take a request whose head is sound from its routing to the end of its answer."""
-        route = self._route(x)
-        if isinstance(route, Fault):
-            self.refuse(x, route)
-            return
-        fields = x.fields
-        if (route.answers or fields is None or not fields.plain) and self._answer_here(x, route):
-            return
-
-        connection = self._send_at_once(x, route)
-        event = None if connection is None else await x.event()
-        if connection is None or event is not Event.RESPONSE:
-            answered = await self._send(x, route, connection, event)
-            if isinstance(answered, Fault):
-                self.refuse(x, answered)
+        try:
+            route = self._route(x)
+            if isinstance(route, Fault):
+                self.refuse(x, route)
                 return
-            connection = answered
-
-        response = x.response
-        if response is None or (response.status == 101 and not _upgrades(x, response)):
-            self.refuse(x, _bad_upgrade(x))
-            return
-        if response.status == 101:
-            await self._tunnel(x, connection, response)
-            return
-        keep_alive = self._begin_answer(x, connection, response)
-        if not x.finished_early:
-            event = await x.event()
-            if isinstance(event, Fault):
-                self._cut(x, event)
+            fields = x.fields
+            if (route.answers or fields is None or not fields.plain) and self._answer_here(x, route):
                 return
-            x.client.end_body(connection.trailers)
-        self._part(x, connection)
-        self._close_books(x)
-        x.client.finish(keep_alive=keep_alive)
+
+            connection = self._send_at_once(x, route)
+            event = None if connection is None else await x.event()
+            if connection is None or event is not Event.RESPONSE:
+                answered = await self._send(x, route, connection, event)
+                if isinstance(answered, Fault):
+                    self.refuse(x, answered)
+                    return
+                connection = answered
+
+            response = x.response
+            if response is None or response.status == 101:
+                await self._switch(x, connection, response)
+                return
+            self._begin_answer(x, connection, response)
+            if not x.finished_early:
+                event = await x.event()
+                if isinstance(event, Fault):
+                    self._cut(x, event)
+                    return
+                x.client.end_body(connection.trailers)
+            self._part(x, connection)
+            self._close_books(x)
+            x.client.finish()
+        except Exception:
+            self.broke(x)
 
     def _route(self, x: Exchange) -> Route | Fault:
         """Decide who answers, and take the request in for them."""
@@ -412,74 +412,46 @@ class Gateway:
             return forward.with_one_hop_less(head, fields.max_forwards)
         return head
 
-    def _begin_answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> bool:
-        """Send the head of the response and what has come of its body; return whether the client's connection stays."""
-        client = x.client
+    def _begin_answer(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
+        """Pass the response on with what has come of its body."""
         x.status = response.status
-        keep_alive = self._keeps_alive(x)
-        framing = b"" if response.dated else b"\r\n" + replies.date_line()  # RFC 9110 §6.6.1
-        chunked_body = False
-        if not (response.plain and keep_alive and x.request_complete) or x.old:
-            keep_alive = keep_alive and not _ends_connection(x, response)
-            chunked_body = response.length is None and not x.old and response.allows_body(x.method)
-            framing += _framing_lines(x, response, chunked_body=chunked_body, keep_alive=keep_alive)
-            if response.event_stream:
-                keepalive.keep_alive(client.transport)
         x.response_started = True
         if x.buffer is not None:
             x.body_taken()
         trailers = connection.trailers if x.finished_early and response.chunked else b""
-        client.send_response(
-            x,
-            forward.response_head(response, x.request_id, framing),
-            x.first_pieces,
-            chunked_body=chunked_body,
-            complete=x.finished_early and not trailers,
-        )
+        x.client.respond(x, response, x.first_pieces, complete=x.finished_early and not trailers)
         if trailers:
-            client.end_body(trailers)
-        return keep_alive
+            x.client.end_body(trailers)
 
-    async def _tunnel(self, x: Exchange, connection: ServerConnection, response: "ResponseHead") -> None:
-        """Join the two connections until either ends."""
+    async def _switch(self, x: Exchange, connection: ServerConnection, response: "ResponseHead | None") -> None:
+        """Join client and target by a tunnel until either ends, if a 101 is what was asked for."""
         client, route, target = x.client, x.route, x.target
-        if route is None or target is None or x.fields is None:
-            raise ValueError(x)
+        if response is None or route is None or target is None or not _upgrades(x, response):
+            self.refuse(x, _bad_upgrade(x))
+            return
         x.status = 101
         x.response_started = True
-        hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
-        client.send_head(forward.response_head(response, x.request_id, hop))
-        early_up, early_down = client.become_tunnel(), connection.become_tunnel()
-        tunnel = Tunnel(
-            client.transport,
-            connection.transport,
-            websocket=b"websocket" in protocols(response.upgrade or b""),
-            idle=(target.timeouts if route.timeouts is None else route.timeouts).tunnel_idle,
-            wheel=self.wheel,
-            hangups=self.hangups,
-            ended=lambda: x.post(Event.ENDED),
-            write_idle=self.timeouts.write_idle,
-        )
-        keepalive.keep_alive(client.transport)
-        keepalive.keep_alive(connection.transport)
         target.surrender(connection)
         self.accounts.count_tunnels(route, 1)
+        tunnel = None
         try:
             self._leave_client(x)  # from now on it is a connection
+            idle = (target.timeouts if route.timeouts is None else route.timeouts).tunnel_idle
+            tunnel = client.join(x, response, connection, idle)
             self.clients.tunnels.add(tunnel)
-            tunnel.open(early_up, early_down)
             await x.event()
         except BaseException:
-            tunnel.cut()  # what is left of it belongs to nobody else
+            connection.destroy()  # what is left of it belongs to nobody else
             raise
         finally:
-            self.clients.tunnels.discard(tunnel)
+            if tunnel is not None:
+                self.clients.tunnels.discard(tunnel)
             self.accounts.count_tunnels(route, -1)
         x.bytes_in, x.bytes_out = tunnel.bytes_up, tunnel.bytes_down
         x.connection = None
         x.told_to_go = tunnel.closing or tunnel.was_cut
         self._close_books(x)
-        client.end_tunnel()
+        client.finish()
 
     # -- answers of our own -------------------------------------------------------------------------------------------
 
@@ -506,21 +478,21 @@ class Gateway:
         if not x.request_id:
             x.request_id = self._new_id()
             x.client_address = x.client_address or x.client.peer.address
-        if fault.failure in (CLIENT_GONE, CLIENT_STALLED) or x.client.transport.is_closing():
-            self._close_books(x)
-            x.client.finish(keep_alive=False)
-            return
-        # After a head or body that could not be read, nothing on this connection can be told apart any more.
-        keep_alive = self._keeps_alive(x) and x.request_complete and fault.failure.flag not in ("BR", "RT", "TL")
-        x.response_started = True
-        since = 0 if x.target is None else self.accounts.failing_since(x.target)
-        hop = _connection_lines(x, keep_alive=keep_alive)
-        reply = answers.refusal(
-            x, fault, instance=self.snapshot.instance, failing_since=since, hop=hop, details=self._may_see_details(x)
-        )
-        x.client.send_head(reply)
+        if fault.failure not in (CLIENT_GONE, CLIENT_STALLED) and not x.client.is_closing:
+            since = 0 if x.target is None else self.accounts.failing_since(x.target)
+            details = self._may_see_details(x)
+            x.response_started = True
+            instance = self.snapshot.instance
+            x.client.reply(x, answers.refusal(x, fault, instance=instance, failing_since=since, details=details))
         self._close_books(x)
-        x.client.finish(keep_alive=keep_alive)
+        x.client.finish()
+
+    def _reply(self, x: Exchange, reply: Reply) -> None:
+        """Answer a request that goes to no target."""
+        x.status, x.response_started = reply.status, True
+        x.client.reply(x, reply)
+        self._close_books(x)
+        x.client.finish()
 
     def _may_see_details(self, x: Exchange) -> bool:
         """Return whether the client may see what is behind the gateway."""
@@ -538,40 +510,19 @@ class Gateway:
         if hops is not None and x.method == b"OPTIONS":
             # RFC 9110 §7.6.2. TRACE, the other method that counts, is refused as soon as it is read.
             left = forward.hops_left(hops)
+            if left is None:
+                self.refuse(x, BAD_REQUEST("Max-Forwards is not one number (RFC 9110 §7.6.2)."))
+            elif not left:
+                self._reply(x, answers.allowed(x))
             if not left:
-                self._end_here(x, left)
                 return True
-        lacks_slash = route.slash and normal_path(x.target_path) == route.path
-        if lacks_slash or route.respond is not None:
-            self._respond(x, route, lacks_slash=lacks_slash)
+        if route.slash and normal_path(x.target_path) == route.path:
+            self._reply(x, answers.redirect(x, 308, forward.with_slash(x.target_path)))
+            return True
+        if route.respond is not None:
+            self._reply(x, answers.configured(x, route.respond))
             return True
         return False
-
-    def _respond(self, x: Exchange, route: Route, *, lacks_slash: bool) -> None:
-        """Answer from the configuration."""
-        keep_alive = self._keeps_alive(x) and x.request_complete
-        hop = _connection_lines(x, keep_alive=keep_alive)
-        if lacks_slash:
-            x.status, reply = 308, answers.redirect(x, 308, forward.with_slash(x.target_path), hop)
-        elif route.respond is not None:
-            x.status, reply = route.respond.status, answers.configured(x, route.respond, hop)
-        else:
-            raise ValueError(route)
-        x.response_started = True
-        x.client.send_head(reply)
-        self._close_books(x)
-        x.client.finish(keep_alive=keep_alive)
-
-    def _end_here(self, x: Exchange, hops_left: int | None) -> None:
-        """Answer an OPTIONS that nobody is to pass on, or of which nobody can say whether."""
-        if hops_left is None:
-            self.refuse(x, BAD_REQUEST("Max-Forwards is not one number (RFC 9110 §7.6.2)."))
-            return
-        keep_alive = self._keeps_alive(x) and x.request_complete
-        x.status, x.response_started = 200, True
-        x.client.send_head(answers.allowed(x, _connection_lines(x, keep_alive=keep_alive)))
-        self._close_books(x)
-        x.client.finish(keep_alive=keep_alive)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -648,13 +599,6 @@ class Gateway:
         if key is not None:
             self.clients.in_flight.leave(key)
 
-    def _keeps_alive(self, x: Exchange) -> bool:
-        """Whether the client's connection outlives this exchange (RFC 9112 §9.3)."""
-        fields = x.fields
-        if fields is None or self.clients.draining:
-            return False
-        return not fields.close and (fields.keep_alive or not x.old)  # RFC 9112 §9.3: close is looked at first
-
     def _new_id(self) -> bytes:
         """Return a request id: 128 random bits in hexadecimal, drawn many at a time."""
         if not self._ids:
@@ -689,31 +633,6 @@ def _hop_lines(x: Exchange, fields: "RequestFields", route: Route, reasons: int)
         continued=x.buffer is not None and x.continued,
         length=None if x.buffer is None else x.buffer.length,
     )
-
-
-def _connection_lines(x: Exchange, *, keep_alive: bool) -> bytes:
-    """Return the Connection line of an answer; HTTP/1.1 keeps alive without saying so."""
-    if not keep_alive:
-        return b"\r\nConnection: close"
-    return b"\r\nConnection: keep-alive" if x.old else b""
-
-
-def _ends_connection(x: Exchange, response: "ResponseHead") -> bool:
-    """Return whether the answer ends the client's connection, whatever the client asked for."""
-    if x.finished_early and not x.request_complete:
-        return True
-    # To HTTP/1.0, the end of a body without a length is the end of the connection (RFC 9112 §6.3 item 8).
-    return x.old and response.length is None and response.allows_body(x.method)
-
-
-def _framing_lines(x: Exchange, response: "ResponseHead", *, chunked_body: bool, keep_alive: bool) -> bytes:
-    """Return the lines that say how the answer is framed and whether its connection stays."""
-    lines = b"\r\nTransfer-Encoding: chunked" if chunked_body or (response.chunked and not x.old) else b""
-    if x.old or not keep_alive:
-        lines += _connection_lines(x, keep_alive=keep_alive)
-    if response.status == 426 and response.upgrade is not None:
-        lines += b"\r\nConnection: Upgrade\r\nUpgrade: " + response.upgrade  # RFC 9110 §15.5.22
-    return lines
 
 
 def _upgrades(x: Exchange, response: "ResponseHead") -> bool:

@@ -26,16 +26,22 @@ from devhost_server.failures import (
     TARGET_TOO_LONG,
     Fault,
 )
-from devhost_server.http import chunked
+from devhost_server.http import chunked, framing
+from devhost_server.http.forward import informational_head, response_head
 from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.keepalive import keep_alive
 from devhost_server.http.pace import Pace
 from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.progress import Progress
-from devhost_server.http.request_head import RequestFields, seeming, split_absolute
+from devhost_server.http.replies import Reply, build, date_line
+from devhost_server.http.request_head import RequestFields, protocols, seeming, split_absolute
 from devhost_server.http.resets import reset_when_closed
+from devhost_server.http.response_head import ResponseHead
+from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.trust import Peer
+from devhost_server.http.tunnel import Tunnel
 from devhost_server.routing import parse_host
-from devhost_server.upstream.caller import Owner
+from devhost_server.upstream.caller import Event, Owner
 from devhost_server.upstream.private import PrivateConnections
 
 if TYPE_CHECKING:
@@ -89,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
         "_parsed",
         "_partial",
         "_paused_for",
+        "_persists",
         "_progress",
         "_repeated",
         "_state",
@@ -126,6 +133,7 @@ class ClientConnection(asyncio.Protocol):
         self._left = 0  # of the body, when it has a length
         self._decoder: chunked.ChunkedDecoder | None = None
         self._chunked_out = False
+        self._persists = False  # it outlives the answer that has begun
         self._write_paused = False
         self._paused_for = 0  # why reading is paused: a set of the bits below
         self._progress: Progress | None = None  # of the client, while it is to take what waits for it
@@ -436,6 +444,7 @@ class ClientConnection(asyncio.Protocol):
         self._partial = None
         self.exchange = exchange
         self._state = _BUSY
+        self._persists = False
         self.deadline = NEVER
         self.gateway.refuse_head(exchange, fault)
 
@@ -469,6 +478,7 @@ class ClientConnection(asyncio.Protocol):
         """Take in what has come of the body, then let the gateway begin."""
         self.exchange = exchange
         self._state = _BUSY
+        self._persists = False
         self.deadline = NEVER
         if fields.chunked or fields.length:
             fault = self._open_body(exchange, fields, rest)
@@ -594,31 +604,56 @@ class ClientConnection(asyncio.Protocol):
 
     # -- the way back -------------------------------------------------------------------------------------------------
 
-    def send_response(
-        self, exchange: Exchange, head: bytes, pieces: Sequence[bytes], *, chunked_body: bool, complete: bool
-    ) -> None:
-        """Send a final response head and what there is of its body, which is framed as chunks if `chunked_body`.
+    @property
+    def is_closing(self) -> bool:
+        """Whether nobody listens any more."""
+        return self.transport.is_closing()
+
+    def send_interim(self, head: ResponseHead) -> None:
+        """Send a 1xx."""
+        self.transport.write(informational_head(head))
+
+    def respond(self, x: Exchange, response: ResponseHead, pieces: Sequence[bytes], *, complete: bool) -> None:
+        """Send a final head and what there is of its content."""
+        persists = framing.client_persists(x) and not self.gateway.clients.draining
+        lines = b"" if response.dated else b"\r\n" + date_line()  # RFC 9110 §6.6.1
+        self._chunked_out = False
+        if not (response.plain and persists and x.request_complete) or x.old:
+            persists = persists and not framing.ends_connection(x, response)
+            self._chunked_out = framing.sends_chunks(x, response)
+            lines += framing.framing_lines(x, response, chunked_body=self._chunked_out, keep_alive=persists)
+            if response.event_stream:
+                keep_alive(self.transport)
+        self._persists = persists
+        self._send_response(x, response_head(response, x.request_id, lines), pieces, complete=complete)
+
+    def _send_response(self, x: Exchange, head: bytes, pieces: Sequence[bytes], *, complete: bool) -> None:
+        """Send a head and what there is of its body.
 
         What is small goes out in one write: a system call costs as much as all of our parsing.
         """
-        self._chunked_out = chunked_body
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(body) > _COPY_LIMIT:
             self.transport.write(head)
-            self.send_body(exchange, [body])
+            self.send_body(x, (body,))
             if complete:
                 self.end_body(b"")
             return
-        exchange.bytes_out += len(body)
-        if chunked_body:
+        x.bytes_out += len(body)
+        if self._chunked_out:
             head += chunked.encode(body) if body else b""
             self.transport.write(head + chunked.END if complete else head)
         else:
             self.transport.write(head + body if body else head)
 
-    def send_head(self, head: bytes) -> None:
-        """Send a response that has no body to follow."""
-        self.transport.write(head)
+    def reply(self, x: Exchange, reply: Reply) -> None:
+        """Send an answer of the gateway's own."""
+        ends = self.gateway.clients.draining or (x.fault is not None and x.fault.failure.ends_connection)
+        self._persists = framing.client_persists(x) and x.request_complete and not ends
+        with_body = x.method != b"HEAD"
+        x.bytes_out = len(reply.body) if with_body else 0
+        hop = framing.connection_lines(x, keep_alive=self._persists)
+        self.transport.write(build(reply, with_body=with_body, hop=hop))
 
     def send_body(self, exchange: Exchange, pieces: Sequence[bytes]) -> None:
         """Send content of the response."""
@@ -637,12 +672,14 @@ class ClientConnection(asyncio.Protocol):
         if self._chunked_out:
             self.transport.write(chunked.LAST_CHUNK + trailers[2:] + b"\r\n\r\n" if trailers else chunked.END)
 
-    def finish(self, *, keep_alive: bool) -> None:
+    def finish(self) -> None:
         """End the exchange; what follows on this connection is the next request, or its end."""
         exchange, self.exchange = self.exchange, None
         if self._state >= _CLOSED or self.transport.is_closing():
+            if self._state == _TUNNEL:
+                self.gateway.clients.disconnected(self)
             return
-        if not keep_alive or not (exchange is None or exchange.request_complete):
+        if not self._persists or not (exchange is None or exchange.request_complete):
             self._hang_up(complete=exchange is None or exchange.request_complete)
             return
         self._state = _IDLE
@@ -681,16 +718,32 @@ class ClientConnection(asyncio.Protocol):
         if self._state == _IDLE:
             self.arm(self.gateway.clients.idle_seconds)
 
-    def become_tunnel(self) -> bytes:
-        """Leave the transport to a tunnel; give what has come already behind the request."""
+    def join(self, x: Exchange, response: ResponseHead, connection: ServerConnection, idle: float) -> Tunnel:
+        """Send a 101 and leave the transport to a tunnel, with what has come already behind the request."""
+        gateway = self.gateway
+        hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
+        self.transport.write(response_head(response, x.request_id, hop))
         self._state = _TUNNEL
         if self.private is not None:
             self.private.close()
         self.deadline = NEVER
-        self.gateway.wheel.forget(self)
-        self.gateway.hangups.forget(self.transport)
+        gateway.wheel.forget(self)
+        gateway.hangups.forget(self.transport)
         early, self._buffer = self._buffer, b""
-        return early
+        tunnel = Tunnel(
+            self.transport,
+            connection.transport,
+            websocket=b"websocket" in protocols(response.upgrade or b""),
+            idle=idle,
+            wheel=gateway.wheel,
+            hangups=gateway.hangups,
+            ended=lambda: x.post(Event.ENDED),
+            write_idle=gateway.timeouts.write_idle,
+        )
+        keep_alive(self.transport)
+        keep_alive(connection.transport)
+        tunnel.open(early, connection.become_tunnel())
+        return tunnel
 
     def private_connections(self) -> Owner:
         """Give what holds the connections to targets that only this client may use."""

@@ -1,6 +1,7 @@
-"""Answers that the gateway makes itself: a status, a body chosen by Accept, and why."""
+"""Answers that the gateway makes itself. They are values until the door writes them: see `Reply`."""
 
 import time
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -8,6 +9,15 @@ from typing import Final
 
 # Reasons of the statuses that the standard library of this Python may name otherwise, or not at all.
 _REASONS: Final = {413: "Content Too Large", 499: "Client Closed Request"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer of the gateway's own. The door adds what belongs to its connection, and the Date."""
+
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    body: bytes = b""
 
 
 def reason(status: int) -> str:
@@ -26,17 +36,17 @@ def proxy_status(error: str | None) -> bytes:
     return b"devhost" if error is None else f"devhost; error={error}".encode()
 
 
-def build(status: int, fields: list[tuple[bytes, bytes]], body: bytes, *, with_body: bool, hop: bytes) -> bytes:
-    """Build a complete response; `hop` holds the lines of the connection, each led by CRLF.
+def build(reply: Reply, *, with_body: bool, hop: bytes) -> bytes:
+    """Return a reply as HTTP/1.1 writes it; `hop` holds the lines of the connection, each led by CRLF.
 
-    Content-Length is that of `body` even where it is not sent, as the answer to HEAD (RFC 9110 §8.6).
+    Content-Length is that of the body even where it is not sent, as the answer to HEAD (RFC 9110 §8.6).
     """
-    lines = [_status_line(status), date_line()]
-    lines += [name + b": " + value for name, value in fields]
-    if status != 204:
-        lines.append(b"Content-Length: %d" % len(body))
+    lines = [_status_line(reply.status), date_line()]
+    lines += [name + b": " + value for name, value in reply.fields]
+    if reply.status != 204:
+        lines.append(b"Content-Length: %d" % len(reply.body))
     head = b"\r\n".join(lines) + hop + b"\r\n\r\n"
-    return head + body if with_body else head
+    return head + reply.body if with_body else head
 
 
 def date_line() -> bytes:

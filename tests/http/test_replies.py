@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from devhost_server import failures
 from devhost_server.failures import Failure
-from devhost_server.http.replies import build, proxy_status, reason
+from devhost_server.http.replies import Reply, build, proxy_status, reason
 from tests.http import llhttp
 
 FAILURES = [row for row in vars(failures).values() if isinstance(row, Failure)]
@@ -29,7 +29,7 @@ def test_every_failure_has_a_reason_a_flag_and_a_name(failure: Failure) -> None:
 @given(st.integers(200, 599), st.binary(max_size=50), st.booleans())
 def test_a_reply_is_one_complete_message(status: int, body: bytes, with_body: bool) -> None:
     body = b"" if status in (204, 304) else body
-    reply = build(status, [(b"A", b"1"), (b"a", b"2")], body, with_body=with_body, hop=b"\r\nConnection: close")
+    reply = build(Reply(status, [(b"A", b"1"), (b"a", b"2")], body), with_body=with_body, hop=b"\r\nConnection: close")
     head, _, sent = reply.partition(b"\r\n\r\n")
     assert sent == (body if with_body else b"")
     (read,) = llhttp.read_responses(head + b"\r\n\r\n" + body)
@@ -41,6 +41,6 @@ def test_a_reply_is_one_complete_message(status: int, body: bytes, with_body: bo
 
 
 def test_the_answer_to_head_says_how_long_it_would_be() -> None:
-    reply = build(200, [], b"abc", with_body=False, hop=b"")
+    reply = build(Reply(200, [], b"abc"), with_body=False, hop=b"")
     assert b"\r\nContent-Length: 3\r\n\r\n" in reply
     assert reply.endswith(b"\r\n\r\n")
