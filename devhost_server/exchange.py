@@ -260,7 +260,11 @@ class Exchange:
         self.upstream_seconds = seconds
         self.first_pieces = pieces
         self.finished_early = complete
-        self.post(Event.RESPONSE)
+        if self._waiting:  # `post`, without the call
+            self._waiting = False
+            self._advance(Event.RESPONSE)
+        else:
+            self.post(Event.RESPONSE)
 
     def content(self, pieces: Sequence[bytes]) -> None:
         """Pass more of the body on: the one place where content of answers goes by."""

@@ -625,13 +625,7 @@ class ClientConnection(asyncio.Protocol):
             if response.event_stream:
                 keep_alive(self.transport)
         self._persists = persists
-        self._send_response(x, response_head(response, x.request_id, lines), pieces, complete=complete)
-
-    def _send_response(self, x: Exchange, head: bytes, pieces: Sequence[bytes], *, complete: bool) -> None:
-        """Send a head and what there is of its body.
-
-        What is small goes out in one write: a system call costs as much as all of our parsing.
-        """
+        head = response_head(response, x.request_id, lines)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(body) > _COPY_LIMIT:
             self.transport.write(head)
@@ -639,12 +633,13 @@ class ClientConnection(asyncio.Protocol):
             if complete:
                 self.end_body(b"")
             return
+        # What is small goes out in one write: a system call costs as much as all of our parsing.
         x.bytes_out += len(body)
-        if self._chunked_out:
-            head += chunked.encode(body) if body else b""
-            self.transport.write(head + chunked.END if complete else head)
-        else:
+        if not self._chunked_out:
             self.transport.write(head + body if body else head)
+            return
+        head += chunked.encode(body) if body else b""
+        self.transport.write(head + chunked.END if complete else head)
 
     def reply(self, x: Exchange, reply: Reply) -> None:
         """Send an answer of the gateway's own."""

@@ -62,7 +62,6 @@ class Home(Protocol):
     url: str
     pool: PoolOptions
     timeouts: UpstreamTimeouts
-    response_seconds: float
     # The last response head with its empty line, and what it says; connections to the target read and write it.
     known_head_text: bytes
     known_head: ResponseHead | Fault
@@ -228,7 +227,9 @@ class ServerConnection(asyncio.Protocol):
         `chunked_body` says that the head announces a body in the chunked coding.
         """
         self.caller = caller
-        self.timeouts = self.target.timeouts if timeouts is None else timeouts
+        if timeouts is None:
+            timeouts = self.target.timeouts
+        self.timeouts = timeouts
         if reasons:
             self._note(reasons, caller)
         self.served += 1
@@ -238,7 +239,7 @@ class ServerConnection(asyncio.Protocol):
         self._sent_body = False
         self._began = time.monotonic()
         wheel = self._wheel
-        self.deadline = wheel.now + (self.target.response_seconds if timeouts is None else timeouts.response)
+        self.deadline = wheel.now + timeouts.response
         if self.deadline < self.visit:
             wheel.watch(self)
         self.transport.write(head)

@@ -84,7 +84,6 @@ class Target:
         self.weight = options.weight
         self.pool = pool
         self.timeouts = timeouts
-        self.response_seconds = timeouts.response
         self.row = row
         self.cell = cell  # of its block on the scoreboard
         self.code_cells: dict[int, int] = {}
