@@ -33,7 +33,7 @@ from devhost_server.observe.scoreboard import (
 if TYPE_CHECKING:
     from devhost_server.deadlines import Soon
     from devhost_server.exchange import Exchange
-    from devhost_server.snapshot import Route
+    from devhost_server.route import Route
     from devhost_server.upstream.target import Target
     from devhost_server.upstream.upstream import Upstream
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from devhost_server.http.response_head import ResponseHead
     from devhost_server.http.server_connection import ServerConnection
     from devhost_server.http.trust import Peer
-    from devhost_server.snapshot import Route
+    from devhost_server.route import Route
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
     from devhost_server.upstream.uploads import Uploads

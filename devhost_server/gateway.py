@@ -48,7 +48,8 @@ from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.scoreboard import Scoreboard, Slot
 from devhost_server.paths import normal_path
-from devhost_server.snapshot import Route, Snapshot
+from devhost_server.route import Route
+from devhost_server.snapshot import Snapshot
 from devhost_server.upstream.caller import Event
 from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.target import Target, Waiter

@@ -21,7 +21,7 @@ from devhost_server.http.request_head import RequestFields, parse_request_block
 from devhost_server.observe.access_line import JsonLines, quoted
 from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination
 from devhost_server.observe.scoreboard import Capacity, Scoreboard, Slot
-from devhost_server.snapshot import Route
+from devhost_server.route import Route
 from tests.http.trusting import STRANGER
 
 # The order of the contract.

@@ -14,7 +14,7 @@ from devhost_server.failures import CONNECT_REFUSED
 from devhost_server.observe.access_line import LINE_BYTES
 from devhost_server.observe.access_log import AccessLog
 from devhost_server.observe.console_line import ConsoleLines
-from devhost_server.snapshot import Route
+from devhost_server.route import Route
 from tests.observe.test_access_log import Reader, exchange, row, stdout_is
 
 COLOUR = re.compile(r"\x1b\[[0-9]+m")
