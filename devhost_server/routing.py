@@ -9,13 +9,12 @@ one request could satisfy are an error when the configuration is loaded, never a
 Paths are compared in one normal form, see `devhost_server.paths`; what is forwarded are the bytes that came.
 """
 
-import ipaddress
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from devhost_server.http.host import parse_host
 from devhost_server.paths import normal_path, other_readings
 
 R = TypeVar("R")
@@ -24,10 +23,6 @@ R = TypeVar("R")
 # route names, with and without a port. The bound keeps a scan of random names from growing a worker; past it the memory
 # starts anew, which costs a few microseconds a host.
 HOST_MEMORY: Final = 1024
-
-# RFC 9110 §7.2 with RFC 3986 §3.2.2: a registered name or IPv4 address, or a bracketed IPv6 address, and a port
-# that may be empty. Percent-encoded and non-ASCII names are refused: clients send punycode.
-_HOST = re.compile(rb"(?:([A-Za-z0-9._~!$&'()*+,;=-]{1,255})|(\[[0-9A-Fa-f:.]{2,45}\]))(?::([0-9]{0,5}))?")
 
 
 @dataclass(frozen=True)
@@ -97,31 +92,6 @@ def _overlap(a: RouteMatch, b: RouteMatch) -> bool:
         return False
     wanted = dict(a.headers)
     return all(wanted.get(name, value) == value for name, value in b.headers)
-
-
-def parse_host(value: bytes) -> tuple[bytes, bytes] | None:
-    """Split a Host value into (name, port), the name lower-case and without one trailing dot; None if malformed.
-
-    The name keeps its brackets when it is an IPv6 address. An empty port is allowed (RFC 3986 §3.2.3) and given as b"".
-    """
-    found = _HOST.fullmatch(value)
-    if found is None:
-        return None
-    name, literal, port = found.groups()
-    if port and int(port) > 65535:
-        return None
-    if literal is not None:
-        return (literal.lower(), port or b"") if _is_ipv6(literal[1:-1]) else None
-    name = name.lower()
-    return (name[:-1] if name.endswith(b".") and len(name) > 1 else name), port or b""
-
-
-def _is_ipv6(text: bytes) -> bool:
-    try:
-        ipaddress.IPv6Address(text.decode("ascii"))
-    except ValueError:
-        return False
-    return b"%" not in text  # a zone means nothing on another machine
 
 
 def _prefix(path: str) -> bytes:

@@ -19,11 +19,11 @@ from typing import Any, Final, cast
 import pytest
 
 import devhost_server
-from devhost_server import paths, routing, secrecy, visible
+from devhost_server import paths, secrecy, visible
 from devhost_server.echo import answers as echo_answers
 from devhost_server.exchange import Exchange
 from devhost_server.failures import BAD_REQUEST, Fault
-from devhost_server.http import chunked, fields, forward, pages, request_head, response_head, tunnel
+from devhost_server.http import chunked, fields, forward, host, pages, request_head, response_head, tunnel
 from devhost_server.http.options import Limits
 from devhost_server.http.partial_head import PartialHead
 from devhost_server.http.trust import Trust
@@ -47,12 +47,12 @@ STRANGERS: Final = {
     "http.client_connection": ("_EMPTY_LINES",),
     "http.fields": ("TOKEN", "_BINDING", "_STRAY"),
     "http.forward": ("_CLIMBS", "_MAX_FORWARDS", "_SLASHES"),
+    "http.host": ("_HOST",),
     "http.pages": ("_ELEMENT", "_PARAMETER", "_QUALITY", "_RANGE", "_ADDRESS", "_REQUEST_ID"),
     "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID", "_PREFIX"),
     "observe.access_line": ("_WHOLE_ESCAPES",),
     "http.trust": ("_NODE",),
     "paths": ("_SLASHES", "_PARAMETERS", "_RAW_PARAMETERS", "_DOTS", "_FOLDED"),
-    "routing": ("_HOST",),
     "secrecy": (
         "_PARAMETER",
         "_HINT",
@@ -280,7 +280,7 @@ PARSERS: Final[dict[str, Callable[[bytes], Callable[[], object]]]] = {
     "trailers": lambda text: lambda: fields.filter_trailers(b"\r\n" + text),
     "tokens": lambda text: lambda: fields.tokens(text),
     "cleanness": lambda text: lambda: fields.is_clean(text, 0),
-    "host": lambda text: lambda: (routing.parse_host(text), routing.parse_host(b"[" + text)),
+    "host": lambda text: lambda: (host.parse_host(text), host.parse_host(b"[" + text)),
     "path": lambda text: (
         lambda: (paths.normal_path(b"/" + text), paths.strict_flaw(b"/" + text), paths.other_readings(b"/./" + text))
     ),

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Self
 
+from devhost_server.http.host import parse_host
 from devhost_server.options import parse_bind
-from devhost_server.routing import parse_host
 
 # As much of X-Devhost-Actor as is believed to be a name.
 _ACTOR_LENGTH: Final = 64

@@ -29,6 +29,7 @@ from devhost_server.failures import (
 from devhost_server.http import chunked, framing
 from devhost_server.http.forward import informational_head, response_head
 from devhost_server.http.head_memory import ParsedLine
+from devhost_server.http.host import parse_host
 from devhost_server.http.keepalive import keep_alive
 from devhost_server.http.pace import Pace
 from devhost_server.http.partial_head import PartialHead
@@ -40,7 +41,6 @@ from devhost_server.http.response_head import ResponseHead
 from devhost_server.http.server_connection import ServerConnection
 from devhost_server.http.trust import Peer
 from devhost_server.http.tunnel import Tunnel
-from devhost_server.routing import parse_host
 from devhost_server.upstream.caller import Event, Owner
 from devhost_server.upstream.private import PrivateConnections
 

@@ -31,10 +31,10 @@ from devhost_server.http.fields import (
     tokens,
     without,
 )
+from devhost_server.http.host import parse_host
 from devhost_server.http.reuse import Reason
 from devhost_server.http.trust import MADE_HERE, OWN_FAMILY, Peer, fold, is_statement
 from devhost_server.paths import strict_flaw
-from devhost_server.routing import parse_host
 
 # A request line holds neither tabs nor controls. RFC 9112 §3.2 allows no bytes over 0x7f either, but address bars and
 # curl send them and every peer passes them on; "#" is refused because readers disagree on whether the path ends there.

@@ -28,7 +28,7 @@ _HARMLESS: Final = bytes(byte for byte in _PLAIN if byte not in b"=@%")
 _FIELD_BYTES: Final = secrecy.SHOWN_BYTES
 # The longest beginning of a JSON string (less its quotes) in which no escape is cut in two.
 _WHOLE_ESCAPES: Final = re.compile(rb"(?:[^\\]|\\u[0-9a-f]{4}|\\[^u])*")
-PLACED: Final = b'%b"attempts":%d,"connect_ms":%b,'
+_PLACED: Final = b'%b"attempts":%d,"connect_ms":%b,'
 _OUTCOME: Final = b',"protocol":"%b","status":%d,"flag":%b,"bytes_in":%d,"bytes_out":'
 _LINE: Final = b'{"ts":"%b","request_id":"%b",%b%b%b%d,"duration_ms":%.3f,%b"upstream_ms":%b,%b'
 _HEAD: Final = b'"route":%b,"client":"%b","method":%b,"host":%b,"target":'
@@ -112,13 +112,11 @@ def _place(x: "Exchange") -> bytes:
     """Return the part that says where a request went and how it got there."""
     target = x.target
     if target is not None:
-        if x.attempts == 1 and not x.connect_seconds:
-            return target.log_place_at_once
         place = target.log_place
     else:
         place = b'"upstream":%b,"target_addr":null,' % (b"null" if x.route is None else x.route.log_upstream)
     connect = b"%.3f" % (x.connect_seconds * 1000) if x.connect_seconds else b"null"
-    return PLACED % (place, x.attempts, connect)
+    return _PLACED % (place, x.attempts, connect)
 
 
 def _outcome(x: "Exchange") -> bytes:
@@ -135,6 +133,16 @@ class _Outcomes(dict[int, bytes]):
         return outcome
 
 
+class _AtOnce(dict[bytes, bytes]):
+    """The part of `_place` for a first try over an idle connection, by what names the target there."""
+
+    def __missing__(self, place: bytes) -> bytes:
+        if len(self) >= _MEMORY:  # reloads make new targets
+            self.clear()
+        placed = self[place] = _PLACED % (place, 1, b"null")
+        return placed
+
+
 class JsonLines:
     """The lines of one worker."""
 
@@ -143,6 +151,7 @@ class JsonLines:
         self._clock = Clock()
         self._words = _Memory()
         self._usual_outcomes = _Outcomes()
+        self._at_once = _AtOnce()
 
     def line(self, x: "Exchange") -> bytes:
         """Return the line of an exchange that is over."""
@@ -161,7 +170,7 @@ class JsonLines:
             self._usual_outcomes[x.status] if usual else _outcome(x),
             x.bytes_out,
             x.seconds * 1000,
-            _place(x) if target is None or x.attempts != 1 or x.connect_seconds else target.log_place_at_once,
+            _place(x) if target is None or x.attempts != 1 or x.connect_seconds else self._at_once[target.log_place],
             b"%.3f" % (x.upstream_seconds * 1000) if x.upstream_seconds else b"null",
             tail,
         )

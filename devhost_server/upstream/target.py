@@ -19,7 +19,6 @@ from devhost_server.http.keepalive import keep_alive
 from devhost_server.http.response_head import parse_response
 from devhost_server.http.reuse import Reason
 from devhost_server.http.server_connection import ServerConnection
-from devhost_server.observe.access_line import PLACED
 from devhost_server.observe.scoreboard import TargetCell
 from devhost_server.upstream.backoff import Backoff
 from devhost_server.upstream.caller import Caller, Owner
@@ -129,7 +128,6 @@ class Target:
         """Note where the target is reached, for whoever reads a log or an error page."""
         self.address = self._dialler.address
         self.log_place = b'"upstream":"%b","target_addr":"%b",' % (self._upstream, self.address.encode())
-        self.log_place_at_once = PLACED % (self.log_place, 1, b"null")  # on the first try, over an idle connection
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
