@@ -1,6 +1,6 @@
 """What is counted and logged of exchanges: the cells of one worker's row, and its access log.
 
-Plain additions to memory that the control process reads (see `devhost_server.observe.scoreboard`). Where the cells of a
+Plain additions to memory that the control process reads (see `devhost_server.shared.board`). Where the cells of a
 route or target lie is known from the configuration; which of them a method and status go to is remembered.
 
 The exchanges that end in one turn of the event loop are entered together at its end, when what was written in it is
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server.failures import FLAGS, UPSTREAM_PROTOCOL
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.scoreboard import (
+from devhost_server.shared.board import (
     BUCKETS,
     HISTOGRAM_CELLS,
     METHOD_INDEX,
@@ -31,9 +31,9 @@ from devhost_server.observe.scoreboard import (
 )
 
 if TYPE_CHECKING:
-    from devhost_server.deadlines import Soon
     from devhost_server.exchange import Exchange
     from devhost_server.route import Route
+    from devhost_server.timing.deadlines import Soon
     from devhost_server.upstream.target import Target
     from devhost_server.upstream.upstream import Upstream
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 from devhost_server import secrecy
 from devhost_server.exchange import Exchange
 from devhost_server.failures import Blame, Fault
-from devhost_server.http import pages, replies
-from devhost_server.http.replies import Reply
-from devhost_server.http.request_head import ALLOWED
+from devhost_server.messages import pages, replies
+from devhost_server.messages.replies import Reply
+from devhost_server.messages.request_head import ALLOWED
 
 if TYPE_CHECKING:
-    from devhost_server.http.options import FixedAnswer
+    from devhost_server.messages.options import FixedAnswer
 
 # As much of a target is told in a sentence.
 _TARGET_BYTES: Final = 200

@@ -32,8 +32,8 @@ from devhost_server.config.layers import gather
 from devhost_server.config.problems import Problem
 from devhost_server.config.schema import json_schema
 from devhost_server.config.show import differences, flat, in_effect, placer, select, to_yaml
-from devhost_server.identity import Identity, IdentityError
 from devhost_server.options import Bind, parse_bind
+from devhost_server.processes.identity import Identity, IdentityError
 from devhost_server.secrecy import masked
 from devhost_server.units import printable, render_duration
 from devhost_server.upstream.options import UpstreamTimeouts
@@ -229,7 +229,7 @@ def run() -> None:
     sources = _sources()
     loaded = _load(sources)
     # Only now: what serves takes five times as long to import as what checks.
-    from devhost_server import master  # noqa: PLC0415
+    from devhost_server.processes import master  # noqa: PLC0415
 
     sys.exit(master.run(sources, loaded))
 

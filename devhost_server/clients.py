@@ -4,10 +4,10 @@ import ctypes
 from typing import TYPE_CHECKING, Final, Protocol
 
 from devhost_server.failures import CLIENT_FULL, DRAINING, GATEWAY_FULL
-from devhost_server.http.head_memory import HeadMemory
-from devhost_server.http.per_client import PerClient
-from devhost_server.http.trust import Peer, Trust
-from devhost_server.observe.scoreboard import Slot
+from devhost_server.messages.head_memory import HeadMemory
+from devhost_server.messages.trust import Peer, Trust
+from devhost_server.shared.board import Slot
+from devhost_server.timing.per_client import PerClient
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,13 +13,13 @@ from devhost_server.failures import INTERNAL, Fault
 from devhost_server.upstream.caller import Event, Owner
 
 if TYPE_CHECKING:
-    from devhost_server.http.body_buffer import BodyBuffer
-    from devhost_server.http.replies import Reply
-    from devhost_server.http.request_head import RequestFields
-    from devhost_server.http.response_head import ResponseHead
-    from devhost_server.http.server_connection import ServerConnection
-    from devhost_server.http.trust import Peer
+    from devhost_server.messages.body_buffer import BodyBuffer
+    from devhost_server.messages.replies import Reply
+    from devhost_server.messages.request_head import RequestFields
+    from devhost_server.messages.response_head import ResponseHead
+    from devhost_server.messages.trust import Peer
     from devhost_server.route import Route
+    from devhost_server.upstream.http1 import ServerConnection
     from devhost_server.upstream.options import UpstreamTimeouts
     from devhost_server.upstream.target import Target
     from devhost_server.upstream.uploads import Uploads
@@ -366,7 +366,7 @@ class Exchange:
     ) -> None:
         """Send head and body, as far as it has come, on `connection`; what follows goes there directly.
 
-        `reasons` speak against using the connection again (see `devhost_server.http.reuse`).
+        `reasons` speak against using the connection again (see `devhost_server.messages.reuse`).
         """
         connection.begin(self, head, timeouts, reasons, chunked_body=self.sends_chunks)
         self.connection = connection

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server import answers
 from devhost_server.accounting import Accounts
-from devhost_server.admission import Admission
 from devhost_server.clients import Clients
-from devhost_server.deadlines import Soon, Wheel
 from devhost_server.exchange import REPLAY_LIMIT, Exchange, internal_fault
 from devhost_server.failures import (
     BAD_HOST,
@@ -37,26 +35,29 @@ from devhost_server.failures import (
     Fault,
     Retry,
 )
-from devhost_server.hangups import Hangups
-from devhost_server.http import forward, reuse
-from devhost_server.http.body_buffer import BodyBuffer, BodyMemory
-from devhost_server.http.fields import tokens
-from devhost_server.http.replies import Reply
-from devhost_server.http.request_head import hop_lines, offered, protocols
-from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import ServerConnection
+from devhost_server.messages import forwarding as forward
+from devhost_server.messages import reuse
+from devhost_server.messages.body_buffer import BodyBuffer, BodyMemory
+from devhost_server.messages.fields import tokens
+from devhost_server.messages.paths import normal_path
+from devhost_server.messages.replies import Reply
+from devhost_server.messages.request_head import hop_lines, offered, protocols
+from devhost_server.messages.reuse import Reason
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.scoreboard import Scoreboard, Slot
-from devhost_server.paths import normal_path
 from devhost_server.route import Route
+from devhost_server.shared.board import Scoreboard, Slot
 from devhost_server.snapshot import Snapshot
+from devhost_server.timing.admission import Admission
+from devhost_server.timing.deadlines import Soon, Wheel
+from devhost_server.timing.hangups import Hangups
 from devhost_server.upstream.caller import Event
-from devhost_server.upstream.pool import UpstreamPool
+from devhost_server.upstream.client import UpstreamPool
+from devhost_server.upstream.http1 import ServerConnection
 from devhost_server.upstream.target import Target, Waiter
 
 if TYPE_CHECKING:
-    from devhost_server.http.request_head import RequestFields
-    from devhost_server.http.response_head import ResponseHead
+    from devhost_server.messages.request_head import RequestFields
+    from devhost_server.messages.response_head import ResponseHead
     from devhost_server.upstream.upstream import Upstream
 
 _log = logging.getLogger("devhost_server.gateway")

@@ -3,8 +3,8 @@
 from typing import Final
 from urllib.parse import quote
 
-from devhost_server.http.options import FixedAnswer
-from devhost_server.http.trust import Audience
+from devhost_server.messages.options import FixedAnswer
+from devhost_server.messages.trust import Audience
 from devhost_server.upstream.options import UpstreamTimeouts
 from devhost_server.upstream.upstream import Upstream
 

@@ -6,7 +6,7 @@ The order among routes that match is: exact host, then the longest wildcard, the
 path; within one path the most further conditions (methods count one, each header one). Two routes of equal rank that
 one request could satisfy are an error when the configuration is loaded, never a coin toss when it is served.
 
-Paths are compared in one normal form, see `devhost_server.paths`; what is forwarded are the bytes that came.
+Paths are compared in one normal form, see `devhost_server.messages.paths`; what is forwarded are the bytes that came.
 """
 
 from collections import defaultdict
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from devhost_server.http.host import parse_host
-from devhost_server.paths import normal_path, other_readings
+from devhost_server.messages.host import parse_host
+from devhost_server.messages.paths import normal_path, other_readings
 
 R = TypeVar("R")
 

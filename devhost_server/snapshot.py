@@ -14,12 +14,12 @@ from typing import Any, Final, Self
 import orjson
 
 from devhost_server.config.models import RouteOptions, Settings, default_details
-from devhost_server.deadlines import Wheel
-from devhost_server.http.options import ClientTimeouts, Limits
-from devhost_server.http.trust import Audience, Trust, fold
-from devhost_server.observe.scoreboard import Scoreboard
+from devhost_server.messages.options import ClientTimeouts, Limits
+from devhost_server.messages.trust import Audience, Trust, fold
 from devhost_server.route import Route
 from devhost_server.routing import RouteMatch, RouteTable
+from devhost_server.shared.board import Scoreboard
+from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.upstream import Upstream
 
 # The name under which requests are counted that no route answers. No route can be called so.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from devhost_server import failures
-from devhost_server.drain import TRANSITIONS, Phase
+from devhost_server.processes.drain import TRANSITIONS, Phase
 from devhost_server.failures import FLAGS, Failure, Retry
 
 ROOT: Final = Path(__file__).resolve().parent.parent

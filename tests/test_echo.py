@@ -576,7 +576,7 @@ def test_sigterm_waits_a_second_and_no_longer(own_echo: Echo) -> None:
 FORKING_MASTER = """
 import os, signal, sys, time
 from devhost_server.echo import serve
-from devhost_server.listeners import listen
+from devhost_server.sockets.listeners import listen
 from devhost_server.options import Bind
 listener = listen(Bind("127.0.0.1", 0))
 signal.signal(signal.SIGTERM, lambda *_: None)

@@ -9,12 +9,12 @@ from typing import Any, Self, cast
 import pytest
 
 from devhost_server import gateway as gateway_module
+from devhost_server.doors.http1 import ClientConnection
 from devhost_server.exchange import Exchange
 from devhost_server.failures import CLIENT_GONE
-from devhost_server.http.client_connection import ClientConnection
-from devhost_server.http.server_connection import ServerConnection
-from devhost_server.observe.scoreboard import RouteCell, TargetCell
+from devhost_server.shared.board import RouteCell, TargetCell
 from devhost_server.upstream.caller import Event
+from devhost_server.upstream.http1 import ServerConnection
 from tests.benchmarks.inmemory import ROUTES, Loopback
 from tests.benchmarks.messages import ANSWER, SMALL
 from tests.support.compiled import needs_source, next_event

@@ -19,18 +19,20 @@ from typing import Any, Final, cast
 import pytest
 
 import devhost_server
-from devhost_server import paths, secrecy, visible
+from devhost_server import secrecy, visible
+from devhost_server.doors import tunnel
 from devhost_server.echo import answers as echo_answers
 from devhost_server.exchange import Exchange
 from devhost_server.failures import BAD_REQUEST, Fault
-from devhost_server.http import chunked, fields, forward, host, pages, request_head, response_head, tunnel
-from devhost_server.http.options import Limits
-from devhost_server.http.partial_head import PartialHead
-from devhost_server.http.trust import Trust
+from devhost_server.messages import chunked, fields, host, pages, paths, request_head, response_head
+from devhost_server.messages import forwarding as forward
+from devhost_server.messages.options import Limits
+from devhost_server.messages.partial_head import PartialHead
+from devhost_server.messages.trust import Trust
 from devhost_server.observe import metrics
 from devhost_server.observe.access_line import JsonLines
 from devhost_server.observe.console_line import ConsoleLines
-from tests.http.test_pages import REFUSED
+from tests.messages.test_pages import REFUSED
 
 KIB: Final = 1024
 SIZES: Final = (16 * KIB, 8 * 16 * KIB)
@@ -43,16 +45,16 @@ TOO_SHORT: Final = 0.004
 # Patterns that see what clients or targets send, what they are searched with, and those that only see configuration.
 STRANGERS: Final = {
     "echo.answers": ("re.fullmatch(...)", "re.fullmatch(...)"),
-    "http.chunked": ("_SIZE", "_PADDED_SIZE"),
-    "http.client_connection": ("_EMPTY_LINES",),
-    "http.fields": ("TOKEN", "_BINDING", "_STRAY"),
-    "http.forward": ("_CLIMBS", "_MAX_FORWARDS", "_SLASHES"),
-    "http.host": ("_HOST",),
-    "http.pages": ("_ELEMENT", "_PARAMETER", "_QUALITY", "_RANGE", "_ADDRESS", "_REQUEST_ID"),
-    "http.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID", "_PREFIX"),
+    "messages.chunked": ("_SIZE", "_PADDED_SIZE"),
+    "doors.http1": ("_EMPTY_LINES",),
+    "messages.fields": ("TOKEN", "_BINDING", "_STRAY"),
+    "messages.forwarding": ("_CLIMBS", "_MAX_FORWARDS", "_SLASHES"),
+    "messages.host": ("_HOST",),
+    "messages.pages": ("_ELEMENT", "_PARAMETER", "_QUALITY", "_RANGE", "_ADDRESS", "_REQUEST_ID"),
+    "messages.request_head": ("_VERSION", "_ABSOLUTE", "_REQUEST_ID", "_PREFIX"),
     "observe.access_line": ("_WHOLE_ESCAPES",),
-    "http.trust": ("_NODE",),
-    "paths": ("_SLASHES", "_PARAMETERS", "_RAW_PARAMETERS", "_DOTS", "_FOLDED"),
+    "messages.trust": ("_NODE",),
+    "messages.paths": ("_SLASHES", "_PARAMETERS", "_RAW_PARAMETERS", "_DOTS", "_FOLDED"),
     "secrecy": (
         "_PARAMETER",
         "_HINT",

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devhost_server.config.models import Settings
-from devhost_server.deadlines import Wheel
-from devhost_server.observe.scoreboard import Capacity, Scoreboard
 from devhost_server.route import Route
+from devhost_server.shared.board import Capacity, Scoreboard
 from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, Snapshot, match_of, target_key
+from devhost_server.timing.deadlines import Wheel
 
 ROUTES: dict[str, Any] = {
     "api": {"hosts": ["api.localhost"], "path": "/v1", "upstream": "api", "owner": "team-api", "strip_prefix": True},

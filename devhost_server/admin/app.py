@@ -30,9 +30,9 @@ from devhost_server.admin.replies import Edition, ProblemError, answer, json_ans
 from devhost_server.admin.scrapes import Scrapes
 from devhost_server.observe.metrics import Scrape, content_type, render, wants_openmetrics
 from devhost_server.observe.processes import Usages
-from devhost_server.observe.publication import Publication
-from devhost_server.observe.scoreboard import Board, Scoreboard, Slot
 from devhost_server.observe.view import Reader, View
+from devhost_server.shared.board import Board, Scoreboard, Slot
+from devhost_server.shared.publication import Publication
 
 # The process is at nice 5; a scrape, which nobody waits for, is to hold up nothing: 19 gives way to everything.
 _RENDERING_NICENESS: Final = 19

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from devhost_server.observe.scoreboard import Board, Slot, TargetCell, WorkerState
 from devhost_server.observe.view import View
+from devhost_server.shared.board import Board, Slot, TargetCell, WorkerState
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Self
 
-from devhost_server.http.host import parse_host
+from devhost_server.messages.host import parse_host
 from devhost_server.options import parse_bind
 
 # As much of X-Devhost-Actor as is believed to be a name.

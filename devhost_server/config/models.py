@@ -14,8 +14,8 @@ from urllib.parse import unquote_to_bytes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from devhost_server.admin.options import AdminOptions
-from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
-from devhost_server.http.trust import MADE_HERE, OWN_FAMILY, fold, is_statement
+from devhost_server.messages.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.messages.trust import MADE_HERE, OWN_FAMILY, fold, is_statement
 from devhost_server.observe.options import LogOptions
 from devhost_server.options import (
     TOKEN,

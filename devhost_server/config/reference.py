@@ -23,7 +23,7 @@ from devhost_server.config.models import (
 from devhost_server.config.schema import alternatives, default_of, model_of, written
 from devhost_server.config.show import scalar
 from devhost_server.config.unbuilt import UNBUILT
-from devhost_server.http.options import ClientTimeouts, FixedAnswer, Limits
+from devhost_server.messages.options import ClientTimeouts, FixedAnswer, Limits
 from devhost_server.observe.options import LogOptions
 from devhost_server.options import Options, accepts_none
 from devhost_server.units import Written

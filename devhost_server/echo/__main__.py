@@ -3,8 +3,8 @@
 import click
 
 from devhost_server.echo.server import bound, serve
-from devhost_server.listeners import ListenError, listen
 from devhost_server.options import parse_bind
+from devhost_server.sockets.listeners import ListenError, listen
 
 DEFAULT_BIND = "127.0.0.1:7779"
 

@@ -14,7 +14,7 @@ import uvloop
 from devhost_server.echo.connection import EchoConnection
 from devhost_server.echo.state import State, address
 from devhost_server.forks import leave_group_signals_to_master
-from devhost_server.listeners import BACKLOG
+from devhost_server.sockets.listeners import BACKLOG
 
 DRAIN_SECONDS = 1.0
 PARENT_POLL_SECONDS = 0.5

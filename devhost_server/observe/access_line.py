@@ -16,7 +16,7 @@ from devhost_server.visible import json_string
 
 if TYPE_CHECKING:
     from devhost_server.exchange import Exchange
-    from devhost_server.http.request_head import RequestFields
+    from devhost_server.messages.request_head import RequestFields
 
 LINE_BYTES: Final = select.PIPE_BUF
 """The longest line: POSIX keeps writes of this many bytes to a pipe in one piece."""

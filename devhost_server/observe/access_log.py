@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from devhost_server.observe.access_line import JsonLines
 from devhost_server.observe.console_line import ConsoleLines
-from devhost_server.observe.scoreboard import Slot
+from devhost_server.shared.board import Slot
 
 if TYPE_CHECKING:
     from devhost_server.exchange import Exchange

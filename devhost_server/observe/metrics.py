@@ -25,7 +25,8 @@ from prometheus_client.registry import Collector
 
 from devhost_server.failures import FLAGS
 from devhost_server.observe.processes import Usage
-from devhost_server.observe.scoreboard import (
+from devhost_server.observe.view import NO_ROUTE, Codes, Labels, View
+from devhost_server.shared.board import (
     BUCKETS,
     HISTOGRAM_CELLS,
     RESTART_REASONS,
@@ -38,7 +39,6 @@ from devhost_server.observe.scoreboard import (
     WorkerState,
     code_name,
 )
-from devhost_server.observe.view import NO_ROUTE, Codes, Labels, View
 
 _MICROSECONDS: Final = 1e6
 # OpenMetrics asks for canonical floats, with a point even where the number is whole.

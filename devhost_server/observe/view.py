@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from devhost_server.observe.publication import Document, Publication
-from devhost_server.observe.scoreboard import (
+from devhost_server.secrecy import masked
+from devhost_server.shared.board import (
     ROUTE_CODES,
     TARGET_CODES,
     Board,
@@ -22,7 +22,7 @@ from devhost_server.observe.scoreboard import (
     TargetCell,
     WorkerState,
 )
-from devhost_server.secrecy import masked
+from devhost_server.shared.publication import Document, Publication
 
 # Requests that no route answered are counted in a block of their own; no configuration can name a route like this.
 NO_ROUTE: Final = "-"

@@ -7,7 +7,7 @@ connection that succeeds.
 from collections.abc import Container, Iterator
 from typing import Final, Generic, TypeVar
 
-from devhost_server.deadlines import NEVER
+from devhost_server.timing.deadlines import NEVER
 
 # nginx leaves a failing server alone for 10 s (fail_timeout). Beginning with one second, a restart costs little.
 FIRST_SECONDS: Final = 1.0

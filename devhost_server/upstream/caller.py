@@ -7,7 +7,7 @@ whatever offers these few names can send a request: an HTTP/1 client's exchange,
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from devhost_server.http.response_head import ResponseHead
+from devhost_server.messages.response_head import ResponseHead
 from devhost_server.upstream.private import PrivateConnections
 
 

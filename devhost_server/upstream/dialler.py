@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from devhost_server.deadlines import HELD_UP
 from devhost_server.failures import (
     CONNECT_FAILED,
     CONNECT_REFUSED,
@@ -19,6 +18,7 @@ from devhost_server.failures import (
     TLS_FAILED,
     Fault,
 )
+from devhost_server.timing.deadlines import HELD_UP
 from devhost_server.upstream import tls
 from devhost_server.upstream.options import TargetOptions
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Final
 
-from devhost_server.http.reuse import Reason
+from devhost_server.messages.reuse import Reason
 
 if TYPE_CHECKING:
-    from devhost_server.http.server_connection import ServerConnection
+    from devhost_server.upstream.http1 import ServerConnection
 
 # For so long a client that has authenticated keeps its connection although somebody waits for it.
 KEPT_SECONDS: Final = 5.0

@@ -9,7 +9,7 @@ has rested longest is used first, and only if no other connection is idle.
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from devhost_server.http.server_connection import ServerConnection
+    from devhost_server.upstream.http1 import ServerConnection
 
 # A thread that has sent a head and is about to send a body may wait for the interpreter's lock in between: 5 ms for
 # each other thread, and longer on a busy machine, where 10 ms were not enough in two of a hundred cases.

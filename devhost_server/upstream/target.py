@@ -12,17 +12,17 @@ from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
 
-from devhost_server.deadlines import NEVER, Wheel
 from devhost_server.failures import CONNECT_CLOSED, OUT_OF_PORTS, POOL_FULL, Fault
-from devhost_server.http import reuse
-from devhost_server.http.keepalive import keep_alive
-from devhost_server.http.response_head import parse_response
-from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import ServerConnection
-from devhost_server.observe.scoreboard import TargetCell
+from devhost_server.messages import reuse
+from devhost_server.messages.response_head import parse_response
+from devhost_server.messages.reuse import Reason
+from devhost_server.shared.board import TargetCell
+from devhost_server.sockets.keepalive import keep_alive
+from devhost_server.timing.deadlines import NEVER, Wheel
 from devhost_server.upstream.backoff import Backoff
 from devhost_server.upstream.caller import Caller, Owner
 from devhost_server.upstream.dialler import Dialler
+from devhost_server.upstream.http1 import ServerConnection
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
 from devhost_server.upstream.owned import Owned
 from devhost_server.upstream.resting import Resting

@@ -11,13 +11,13 @@ from typing import Final, cast
 import httpx
 
 from devhost_server.failures import CONNECT_TIMEOUT, POOL_FULL, READ_TIMEOUT, RESPONSE_TIMEOUT, UPSTREAM_PROTOCOL, Fault
-from devhost_server.http import reuse
-from devhost_server.http.fields import HOP_BY_HOP, TOKEN, VALUE_BYTES, binds_connection, parse_length
-from devhost_server.http.request_head import RequestFields
-from devhost_server.http.response_head import ResponseHead
-from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import ServerConnection
+from devhost_server.messages import reuse
+from devhost_server.messages.fields import HOP_BY_HOP, TOKEN, VALUE_BYTES, binds_connection, parse_length
+from devhost_server.messages.request_head import RequestFields
+from devhost_server.messages.response_head import ResponseHead
+from devhost_server.messages.reuse import Reason
 from devhost_server.upstream.caller import Event
+from devhost_server.upstream.http1 import ServerConnection
 from devhost_server.upstream.target import Target, Waiter
 from devhost_server.upstream.upstream import Upstream
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Container
 
-from devhost_server.deadlines import Wheel
-from devhost_server.observe.scoreboard import UpstreamCell
+from devhost_server.shared.board import UpstreamCell
+from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.backoff import Backoff
 from devhost_server.upstream.balance import RoundRobin
 from devhost_server.upstream.options import UpstreamOptions

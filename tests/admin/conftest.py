@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from devhost_server.observe.scoreboard import Board
+from devhost_server.shared.board import Board
 from tests.admin.harness import Served, served
-from tests.observe.boards import Shared
+from tests.shared.boards import Shared
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import orjson
 
-from devhost_server import control
 from devhost_server.admin.guard import Keys
-from devhost_server.observe.publication import Document
-from devhost_server.observe.scoreboard import Board
-from tests.observe.boards import Shared, fork
+from devhost_server.processes import control
+from devhost_server.shared.board import Board
+from devhost_server.shared.publication import Document
+from tests.shared.boards import Shared, fork
 from tests.support import wait_until
 
 TOKEN = "s3cret-token"

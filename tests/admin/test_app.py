@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from devhost_server.observe.scoreboard import Board, RouteCell, WorkerState
+from devhost_server.shared.board import Board, RouteCell, WorkerState
 from tests.admin.harness import TOKEN, Served, client_of, reload_failed, reload_ok, served
-from tests.observe.boards import Shared
+from tests.shared.boards import Shared
 from tests.support import RawClient, wait_until
 
 READS = ["/healthz", "/readyz", "/metrics", "/api/status", "/api/routes", "/api/upstreams", "/api/config"]

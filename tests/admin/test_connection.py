@@ -11,7 +11,7 @@ import pytest
 
 from devhost_server.admin.connection import Bounds, peer_group
 from tests.admin.harness import Served, served
-from tests.observe.boards import Shared
+from tests.shared.boards import Shared
 from tests.support import RawClient, Response, wait_until
 from tests.support.gateway import descriptors, rss_kib
 

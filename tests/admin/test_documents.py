@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from devhost_server.admin import documents
-from devhost_server.observe.scoreboard import Board, Slot, TargetCell, WorkerState
-from tests.observe.boards import Shared
+from devhost_server.shared.board import Board, Slot, TargetCell, WorkerState
+from tests.shared.boards import Shared
 
 API = ("api", "http://127.0.0.1:8000")
 NOW = 1_763_700_000.5

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from devhost_server.config import Sources, load
-from devhost_server.deadlines import Wheel
+from devhost_server.doors.http1 import ClientConnection
 from devhost_server.gateway import Gateway
-from devhost_server.http.client_connection import ClientConnection
-from devhost_server.http.server_connection import ServerConnection
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.scoreboard import Capacity, Scoreboard
+from devhost_server.shared.board import Capacity, Scoreboard
 from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, target_key
+from devhost_server.timing.deadlines import Wheel
+from devhost_server.upstream.http1 import ServerConnection
 from tests.benchmarks.messages import ANSWER, SMALL
 
 # One route to one target, for the host that the messages ask for.

@@ -19,7 +19,8 @@ from devhost_server.accounting import Accounts
 from devhost_server.exchange import Exchange
 from devhost_server.observe.access_line import quoted
 from devhost_server.observe.access_log import AccessLog
-from devhost_server.observe.scoreboard import (
+from devhost_server.secrecy import without_secrets
+from devhost_server.shared.board import (
     BUCKETS,
     ROUTE_CODES,
     Capacity,
@@ -29,7 +30,6 @@ from devhost_server.observe.scoreboard import (
     code_key,
     observe,
 )
-from devhost_server.secrecy import without_secrets
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER
 

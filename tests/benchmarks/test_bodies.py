@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from devhost_server.http import chunked
+from devhost_server.messages import chunked
 
 PIECE: Final = bytes(range(256)) * 4
 PIECES: Final = [PIECE] * 64

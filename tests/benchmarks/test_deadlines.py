@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from devhost_server.deadlines import NEVER, TICK, Wheel
+from devhost_server.timing.deadlines import NEVER, TICK, Wheel
 
 CONNECTIONS: Final = 1000
 SECONDS: Final = 60.0

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from devhost_server.exchange import Exchange
-from devhost_server.observe.scoreboard import code_key
+from devhost_server.shared.board import code_key
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL
 from tests.benchmarks.steps import steps

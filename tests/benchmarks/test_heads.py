@@ -6,12 +6,13 @@ from typing import Any, Final
 import httptools
 import pytest
 
-from devhost_server.http import forward, request_head, response_head
-from devhost_server.http.fields import VALUE_BYTES, Lines, split_block
-from devhost_server.http.request_head import RequestFields, parse_request_block
-from devhost_server.http.response_head import ResponseHead, _parse_status_line, parse_response, parse_status_line
+from devhost_server.messages import forwarding as forward
+from devhost_server.messages import request_head, response_head
+from devhost_server.messages.fields import VALUE_BYTES, Lines, split_block
+from devhost_server.messages.request_head import RequestFields, parse_request_block
+from devhost_server.messages.response_head import ResponseHead, _parse_status_line, parse_response, parse_status_line
 from tests.benchmarks.messages import ANSWER, BROWSER, SMALL, block_of, first_line
-from tests.http.trusting import STRANGER
+from tests.messages.trusting import STRANGER
 
 HEADS: Final = {"small head": SMALL, "browser's head": BROWSER}
 INSTANCE: Final = b"cafe1234"

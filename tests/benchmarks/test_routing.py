@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from devhost_server.http.host import parse_host
-from devhost_server.paths import normal_path, remove_dot_segments
+from devhost_server.messages.host import parse_host
+from devhost_server.messages.paths import normal_path, remove_dot_segments
 from devhost_server.routing import (
     HOST_MEMORY,
     RouteMatch,

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 import pytest
 import uvloop
 
+from devhost_server.doors.http1 import ClientConnection
 from devhost_server.exchange import Exchange
-from devhost_server.http.client_connection import ClientConnection
 from tests.benchmarks.inmemory import Loopback
 from tests.benchmarks.messages import ANSWER
 

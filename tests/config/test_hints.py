@@ -13,7 +13,7 @@ from devhost_server.config.hints import allowed_keys
 from devhost_server.config.models import RouteSection, entry_name, network, route_path
 from devhost_server.config.schema import default_of, known_paths, model_at
 from devhost_server.config.unbuilt import UNBUILT, is_unbuilt
-from devhost_server.http.options import FixedAnswer
+from devhost_server.messages.options import FixedAnswer
 from devhost_server.options import host_pattern, parse_bind
 from devhost_server.upstream.options import UpstreamOptions, target_url
 

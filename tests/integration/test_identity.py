@@ -131,7 +131,7 @@ def test_a_user_that_is_not_there_ends_the_start(tmp_path: Path, user: str) -> N
 def test_who_is_not_root_cannot_become_another() -> None:
     code = """
         import os
-        from devhost_server import master
+        from devhost_server.processes import master
         os.setresuid(1, 1, 1)
         print(master._identity("nobody"), master._identity("1:1"), master._identity(None))
         master._say_who_runs("nobody")

@@ -205,8 +205,8 @@ def test_packages_that_are_moved_away_are_not_missed(tmp_path: Path) -> None:
 def test_the_httpx_door_finds_everything_there() -> None:
     code = """
         import asyncio, sys
-        from devhost_server import master
-        from devhost_server.upstream.pool import UpstreamPool
+        from devhost_server.processes import master
+        from devhost_server.upstream.client import UpstreamPool
         master.preload()
 
         async def ask():

@@ -352,7 +352,7 @@ class ImpatientGateway(EchoGateway):
 
     CODE = """
         import sys
-        from devhost_server import master
+        from devhost_server.processes import master
         from devhost_server.config import Sources, load
         sources = Sources.from_options("dev", None, [sys.argv[2]])
         sys.exit(master.run(sources, load(sources), heartbeat=float(sys.argv[1])))

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from devhost_server.exchange import Exchange
 from devhost_server.failures import CONNECT_REFUSED
-from devhost_server.http.request_head import RequestFields, parse_request_block
+from devhost_server.messages.request_head import RequestFields, parse_request_block
 from devhost_server.observe.access_line import JsonLines, quoted
 from devhost_server.observe.access_log import AccessLog, AccessLogError, check_destination
-from devhost_server.observe.scoreboard import Capacity, Scoreboard, Slot
 from devhost_server.route import Route
-from tests.http.trusting import STRANGER
+from devhost_server.shared.board import Capacity, Scoreboard, Slot
+from tests.messages.trusting import STRANGER
 
 # The order of the contract.
 KEYS = [

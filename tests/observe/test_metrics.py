@@ -27,7 +27,8 @@ from devhost_server.observe.metrics import (
     wants_openmetrics,
 )
 from devhost_server.observe.processes import Process, Usage
-from devhost_server.observe.scoreboard import (
+from devhost_server.observe.view import Served, View
+from devhost_server.shared.board import (
     BUCKETS,
     METHODS,
     RETRY_REASONS,
@@ -40,8 +41,7 @@ from devhost_server.observe.scoreboard import (
     UpstreamCell,
     WorkerState,
 )
-from devhost_server.observe.view import Served, View
-from tests.observe.boards import Shared
+from tests.shared.boards import Shared
 
 API = ("api", "http://127.0.0.1:8000")
 USAGES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devhost_server.observe.processes import Usages, read_process
-from tests.observe.boards import exit_code, forked
+from tests.shared.boards import exit_code, forked
 from tests.support import wait_until
 
 

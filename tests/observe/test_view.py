@@ -3,10 +3,10 @@ from typing import Any
 import orjson
 import pytest
 
-from devhost_server.observe.publication import Document
-from devhost_server.observe.scoreboard import Board, RouteCell, Slot, TargetCell, WorkerState
 from devhost_server.observe.view import Served
-from tests.observe.boards import Shared
+from devhost_server.shared.board import Board, RouteCell, Slot, TargetCell, WorkerState
+from devhost_server.shared.publication import Document
+from tests.shared.boards import Shared
 
 TARGET = ("api", "http://127.0.0.1:8000")
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from tests.http.near_http import announced
+from tests.messages.near_http import announced
 from tests.security.attacks import CRLF, FAMILIES, UPGRADES, Attack, Words, attacks_on
 
 _BYTES = (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from devhost_server.http.reuse import Reason
+from devhost_server.messages.reuse import Reason
 from devhost_server.upstream.owned import KEPT_SECONDS, Owned
 
 

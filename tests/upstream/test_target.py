@@ -17,14 +17,14 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from devhost_server.deadlines import Wheel
 from devhost_server.exchange import Exchange
 from devhost_server.failures import Fault, Retry
-from devhost_server.http.request_head import RequestFields
-from devhost_server.http.reuse import Reason
-from devhost_server.http.server_connection import ServerConnection
-from devhost_server.observe.scoreboard import Capacity, Scoreboard, TargetCell
+from devhost_server.messages.request_head import RequestFields
+from devhost_server.messages.reuse import Reason
+from devhost_server.shared.board import Capacity, Scoreboard, TargetCell
+from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.caller import Event
+from devhost_server.upstream.http1 import ServerConnection
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
 from devhost_server.upstream.private import PrivateConnections
 from devhost_server.upstream.target import Target, Waiter

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from devhost_server.deadlines import Wheel
-from devhost_server.observe.scoreboard import Capacity, Scoreboard
+from devhost_server.shared.board import Capacity, Scoreboard
+from devhost_server.timing.deadlines import Wheel
+from devhost_server.upstream.client import UpstreamPool
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
-from devhost_server.upstream.pool import UpstreamPool
 from devhost_server.upstream.upstream import Upstream
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

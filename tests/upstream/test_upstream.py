@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from devhost_server.deadlines import Wheel
-from devhost_server.observe.scoreboard import Capacity, Scoreboard
+from devhost_server.shared.board import Capacity, Scoreboard
+from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.options import RetryOptions, TargetOptions, UpstreamOptions
 from devhost_server.upstream.target import Target
 from devhost_server.upstream.upstream import Upstream

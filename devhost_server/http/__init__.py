@@ -1,1 +1,0 @@
-"""The wire: client and server connections, heads, bodies, tunnels, replies."""

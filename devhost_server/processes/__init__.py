@@ -1,0 +1,1 @@
+"""The processes of a gateway: master, control, workers, and what holds them together."""

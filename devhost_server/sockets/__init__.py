@@ -1,0 +1,1 @@
+"""What is done to sockets below their transports."""

@@ -1,0 +1,1 @@
+"""When something is due, in what order, and who has had enough."""
