@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from devhost_server import failures
-from devhost_server.processes.drain import TRANSITIONS, Phase
 from devhost_server.failures import FLAGS, Failure, Retry
+from devhost_server.processes.drain import TRANSITIONS, Phase
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _PART: Final = re.compile(r"(<!-- made: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -175,7 +175,7 @@ def test_every_verb_is_documented_and_no_other() -> None:
 
 
 def test_every_signal_is_documented() -> None:
-    handled = re.findall(r"signal\.SIG(\w+): self", (ROOT / "devhost_server" / "master.py").read_text())
+    handled = re.findall(r"signal\.SIG(\w+): self", (ROOT / "devhost_server" / "processes" / "master.py").read_text())
     table = OPERATIONS.partition("## Signals")[2].partition("\n## ")[0]
     told = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
     assert sorted(told) == sorted(handled)

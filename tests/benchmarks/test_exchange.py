@@ -97,7 +97,7 @@ def test_the_books_of_a_turn_are_closed_together(benchmark: Any, together: bool)
 
 def least_steps(loopback: Loopback) -> int:
     """Give the steps of an exchange that meets neither a new second for the log nor an empty stock of request ids."""
-    return min(steps(lambda: loopback.exchange(SMALL, ANSWER)) for _ in range(3))
+    return min(steps(lambda: loopback.exchange(SMALL, ANSWER)) for _ in range(10))
 
 
 def test_idle_connections_are_not_looked_at() -> None:

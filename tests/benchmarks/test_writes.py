@@ -55,8 +55,8 @@ class Crowd:
         self.loop.close()
 
 
-def together(client: ClientConnection, exchange: Exchange) -> None:
-    client.send_response(exchange, HEAD, [BODY], chunked_body=False, complete=True)
+def together(client: ClientConnection, _: Exchange) -> None:
+    client.transport.write(HEAD + BODY)
 
 
 def apart(client: ClientConnection, _: Exchange) -> None:
