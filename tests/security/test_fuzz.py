@@ -22,7 +22,7 @@ _AT_ONCE = 9  # lanes; more only makes each of them wait for the machine
 _SILENCE = 0.03  # seconds without an answer after which a request is left to itself
 _PARTS = 2  # so that two processes share the work
 _SHOWN = 8
-_SHORT = 5_000  # changed requests in an ordinary run
+_SHORT = 10_000  # changed requests in an ordinary run
 _NOT_COMPARED = re.compile(r"%[0-9A-Fa-f]{2}|\\+x[0-9a-f]{2}|[^0-9A-Za-z]|x[0-9a-f]{2}(?=\\)")
 
 
