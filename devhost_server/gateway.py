@@ -53,7 +53,8 @@ from devhost_server.timing.hangups import Hangups
 from devhost_server.upstream.caller import Event
 from devhost_server.upstream.client import UpstreamPool
 from devhost_server.upstream.http1 import ServerConnection
-from devhost_server.upstream.target import Target, Waiter
+from devhost_server.upstream.line import Waiter
+from devhost_server.upstream.target import Target
 
 if TYPE_CHECKING:
     from devhost_server.messages.request_head import RequestFields
@@ -175,7 +176,7 @@ class Gateway:
         upstream.budget.deposit()
         if not fields.plain or x.client.private is not None:
             return None
-        x.target = target = upstream.pick() if upstream.sole is None else upstream.sole
+        x.target = target = upstream.pick(x) if upstream.sole is None else upstream.sole
         if target is None:
             return None
         path = x.target_path
@@ -184,7 +185,7 @@ class Gateway:
             if rewritten is None:
                 return None
             path = rewritten
-        connection = target.take()
+        connection = target.pool.take()
         if connection is None:
             return None
         x.connection, connection.caller = connection, x  # whatever fails now, it is given back
@@ -210,8 +211,8 @@ class Gateway:
                 return gone
         tried: list[Target] = []
         private = x.client.private
-        own = None if private is None else private.choose(upstream.targets)
-        target = own or x.target or upstream.sole or upstream.pick()
+        own = None if private is None else upstream.owned_by(private)
+        target = own or x.target or upstream.sole or upstream.pick(x)
         fresh = False
         while target is not None:
             if connection is None:
@@ -296,19 +297,19 @@ class Gateway:
 
         The wait for a place has an end once the client can do nothing more; until then, the body's time-outs bound it.
         """
-        if target.uploads.enter(x):
+        if target.pool.uploads.enter(x):
             return None
         loop, x.wanted = asyncio.get_running_loop(), _ALL
         while True:
-            timer = loop.call_later(max(target.pool.wait, _GATHER_SECONDS), x.post, Event.WAITED)
+            timer = loop.call_later(max(target.pool.options.wait, _GATHER_SECONDS), x.post, Event.WAITED)
             event = await x.event()
             timer.cancel()
             if event is Event.WAITED and x.body_size < REPLAY_LIMIT and not _awaits_continue(x):
                 continue
             x.wanted = 0
-            target.uploads.forget(x)
+            target.pool.uploads.forget(x)
             if event is Event.WAITED:
-                return target.full_of_uploads()
+                return target.pool.full_of_uploads()
             return event if isinstance(event, Fault) else None
 
     async def _acquire(self, x: Exchange, target: Target, *, fresh: bool) -> ServerConnection | Fault:
@@ -317,16 +318,16 @@ class Gateway:
         A client that has authenticated one goes on with that.
         """
         private = x.client.private
-        held = None if private is None else target.take_private(private)
+        held = None if private is None else target.pool.take_private(private)
         if held is None and not x.request_complete:
             fault = await self._find_place(x, target)
             if fault is not None:
                 return fault
         if held is None and not fresh:
-            held = target.take()
-        waiter = (
-            target.wait_for(x, None if x.route is None else x.route.timeouts, fresh=fresh) if held is None else held
-        )
+            held = target.pool.take()
+        if held is not None:
+            return held
+        waiter = target.pool.wait_for(x, None if x.route is None else x.route.timeouts, fresh=fresh)
         if isinstance(waiter, Waiter):
             event: ServerConnection | Fault = await x.event()
             if isinstance(event, Fault):
@@ -348,7 +349,7 @@ class Gateway:
             return target
         tried.append(target)
         free = retry is Retry.SAFE
-        again = None if len(tried) >= upstream.attempts else upstream.pick_again(tried, free=free)
+        again = None if len(tried) >= upstream.attempts else upstream.pick_again(x, tried, free=free)
         if again is not None:
             self.accounts.count_retry(upstream, "connect" if free else "reset")
         return again
@@ -374,7 +375,7 @@ class Gateway:
             body=fields.has_body,
             upgrade=not x.old and offered(fields.upgrade, route.upgrades) is not None,
             credentials=fields.credentials,
-            bodies_read=connection.target.pool.reuse_after_body,
+            bodies_read=connection.pool.options.reuse_after_body,
             challenged=bool(connection.reasons & Reason.CHALLENGE),
         )
 
@@ -433,7 +434,7 @@ class Gateway:
             return
         x.status = 101
         x.response_started = True
-        target.surrender(connection)
+        target.pool.surrender(connection)
         self.accounts.count_tunnels(route, 1)
         tunnel = None
         try:
@@ -539,7 +540,7 @@ class Gateway:
         connection = x.connection
         if connection is not None and connection.caller is x and x.target is not None:
             connection.reasons |= Reason.UNFINISHED
-            x.target.release(connection)
+            x.target.pool.release(connection)
         x.connection = None
 
     def _part(self, x: Exchange, connection: ServerConnection) -> None:
@@ -547,7 +548,7 @@ class Gateway:
         if connection.reasons and connection.reasons & Reason.SURPLUS and x.route is not None:
             self.accounts.count_surplus(x.route)
         if x.target is not None:
-            x.target.release(connection)
+            x.target.pool.release(connection)
         x.connection = None
 
     def broke(self, x: Exchange) -> None:

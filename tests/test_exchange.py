@@ -105,9 +105,9 @@ class House:
             "in flight by route": sum(map(abs, in_flight)),
             "tunnels": sum(map(abs, tunnels)) + len(self.gateway.clients.tunnels),
             "bytes of bodies": self.gateway.bodies.held,
-            "connections that carry": target.active + row[target.cell + TargetCell.ACTIVE],
-            "connections too many": len(target._connections) - len(self.servers),
-            "waiters": sum(waiter.caller is not None for waiter in target._waiters),
+            "connections that carry": target.pool.active + row[target.cell + TargetCell.ACTIVE],
+            "connections too many": len(target.pool._connections) - len(self.servers),
+            "waiters": sum(waiter.caller is not None for waiter in target.pool._waiting),
             "exchanges of clients": [c for c in self.clients if c.exchange is not None and c not in self.lost],
             "exchanges of servers": [server for server in self.servers if server.caller is not None],
         }

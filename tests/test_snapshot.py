@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import ipaddress
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devhost_server.config.models import Settings
+from devhost_server.exchange import Exchange
 from devhost_server.route import Route
 from devhost_server.shared.board import Capacity, Scoreboard
 from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, Snapshot, match_of, target_key
@@ -30,6 +31,8 @@ UPSTREAMS: dict[str, Any] = {
 
 # A name keeps its block whatever becomes of the others, as the master sees to.
 _BLOCKS = {"api http://127.0.0.1:8000": 0, "api http://127.0.0.1:8001/base": 1, "web unix:/run/web.sock": 2}
+
+X = Exchange(cast("Any", None), b"GET", b"/", None, 0.0)
 
 
 def document(
@@ -164,7 +167,7 @@ def test_upstreams_are_alive() -> None:
     api, web = snapshot.upstreams["api"], snapshot.upstreams["web"]
     assert [target.address for target in api.targets] == ["127.0.0.1:8000", "127.0.0.1:8001"]
     assert [target.base_path for target in api.targets] == [b"", b"/base"]
-    picked = [api.pick() for _ in range(3)]
+    picked = [api.pick(X) for _ in range(3)]
     assert [picked.count(target) for target in api.targets] == [1, 2]
     assert (web.attempts, web.pass_host) == (3, False)
     assert web.targets[0].address == "unix:/run/web.sock"
@@ -186,7 +189,7 @@ def test_cells_are_where_the_document_says() -> None:
 def test_workers_begin_with_different_targets() -> None:
     routes = {"api": {"hosts": ["*"], "upstream": "api"}}
     upstreams = {"api": {"targets": ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]}}
-    first = [Worker(slot).build(document(routes, upstreams)).upstreams["api"].pick() for slot in range(2)]
+    first = [Worker(slot).build(document(routes, upstreams)).upstreams["api"].pick(X) for slot in range(2)]
     assert [target.port for target in first if target] == [8000, 8001]
 
 

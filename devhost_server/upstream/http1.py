@@ -60,12 +60,15 @@ _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
 class Home(Protocol):
     """The pool that a connection belongs to, as the connection sees it."""
 
-    url: str
-    pool: PoolOptions
+    options: PoolOptions
     timeouts: UpstreamTimeouts
-    # The last response head with its empty line, and what it says; connections to the target read and write it.
+    # The last response head with its empty line, and what it says; the connections read and write it.
     known_head_text: bytes
     known_head: ResponseHead | Fault
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
 
     def gone(self, connection: "ServerConnection") -> None:
         """Note that a connection has been closed, by whichever side."""
@@ -102,17 +105,17 @@ class ServerConnection(asyncio.Protocol):
         "head_seconds",
         "look",
         "owner",
+        "pool",
         "reasons",
         "served",
-        "target",
         "timeouts",
         "transport",
         "visit",
     )
 
-    def __init__(self, target: Home, wheel: Wheel) -> None:
-        self.target = target
-        self.timeouts = target.timeouts  # of the exchange that it carries
+    def __init__(self, pool: Home, wheel: Wheel) -> None:
+        self.pool = pool
+        self.timeouts = pool.timeouts  # of the exchange that it carries
         self.transport: asyncio.Transport = None  # type: ignore[assignment] # set by connection_made, before any use
         self.caller: Caller | None = None
         self.deadline = NEVER
@@ -138,14 +141,14 @@ class ServerConnection(asyncio.Protocol):
         self._decoder: chunked.ChunkedDecoder | None = None
         self._interim = 0
         self._paused = False
-        self._idle_seconds = target.pool.idle_expiry  # how long it may be idle, which an answer can shorten
+        self._idle_seconds = pool.options.idle_expiry  # how long it may be idle, which an answer can shorten
         self._silence = 0.0  # how long an unfinished body may say nothing
         self._write_paused = False
 
     def __repr__(self) -> str:
         state = ("idle", "head", "body", "done", "tunnel", "closed")[self._state]
         against = f": {reuse.sentences(self.reasons)}" if self.reasons else ""
-        return f"<ServerConnection {self.target.url} {state} served={self.served}{against}>"
+        return f"<ServerConnection {self.pool.address} {state} served={self.served}{against}>"
 
     # -- the transport's calls ----------------------------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class ServerConnection(asyncio.Protocol):
             self._close_spare()
             self._state = _CLOSED
             self._wheel.forget(self)
-            self.target.gone(self)
+            self.pool.gone(self)
 
     def pause_writing(self) -> None:
         """Pause the client until the target has taken what was sent."""
@@ -229,7 +232,7 @@ class ServerConnection(asyncio.Protocol):
         """
         self.caller = caller
         if timeouts is None:
-            timeouts = self.target.timeouts
+            timeouts = self.pool.timeouts
         self.timeouts = timeouts
         if reasons:
             self._note(reasons, caller)
@@ -349,7 +352,7 @@ class ServerConnection(asyncio.Protocol):
 
     def rest(self) -> None:
         """Wait in the pool for a first request."""
-        self._arm(self.target.pool.idle_expiry)
+        self._arm(self.pool.options.idle_expiry)
 
     def destroy(self) -> None:
         """Close at once."""
@@ -409,10 +412,10 @@ class ServerConnection(asyncio.Protocol):
             data = bytes(self._partial)
             self._partial.clear()
         while self._state == _HEAD:
-            target = self.target
-            if data.startswith(target.known_head_text):
-                head: ResponseHead | Fault = target.known_head
-                end = len(target.known_head_text) - 4
+            pool = self.pool
+            if data.startswith(pool.known_head_text):
+                head: ResponseHead | Fault = pool.known_head
+                end = len(pool.known_head_text) - 4
             else:
                 end = data.find(b"\r\n\r\n")
                 if end < 0 or end > _HEAD_LIMIT:
@@ -440,7 +443,7 @@ class ServerConnection(asyncio.Protocol):
             return UPSTREAM_HEAD_SIZE(f"The answer has more than {_LINES_LIMIT} header lines.")
         head = parse_response(text[:line_end], block)
         if isinstance(head, ResponseHead) and len(text) <= _KNOWN_LIMIT and b"cookie" not in text.lower():
-            self.target.known_head_text, self.target.known_head = text + b"\r\n\r\n", head
+            self.pool.known_head_text, self.pool.known_head = text + b"\r\n\r\n", head
         return head
 
     def _judge_partial(self, seen: int) -> None:
@@ -519,13 +522,13 @@ class ServerConnection(asyncio.Protocol):
         if head.reasons:
             self._note(head.reasons, caller)
         if head.idle_seconds is not None:
-            self._idle_seconds = min(head.idle_seconds, self.target.pool.idle_expiry)
+            self._idle_seconds = min(head.idle_seconds, self.pool.options.idle_expiry)
 
     def _await_more(self, head: ResponseHead) -> None:
         self._silence = self.timeouts.tunnel_idle if head.event_stream else self.timeouts.read_idle
         self._arm(self._silence)
         if head.event_stream:
-            self.target.set_apart(self)
+            self.pool.set_apart(self)
 
     # -- the response body --------------------------------------------------------------------------------------------
 

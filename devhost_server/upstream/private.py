@@ -5,7 +5,6 @@ on, the connection to the target belongs to the connection of the client: its fo
 it, nobody else's do, and it ends with it.
 """
 
-from collections.abc import Collection
 from typing import Generic, Protocol, TypeVar
 
 
@@ -42,12 +41,8 @@ class PrivateConnections(Generic[P, C]):
             former.destroy()
         return True
 
-    def choose(self, pools: Collection[P]) -> P | None:
-        """Return the one of these pools of which a connection is kept, None if there is none."""
-        for pool in self._idle:
-            if pool in pools:
-                return pool
-        return None
+    def __contains__(self, pool: P) -> bool:
+        return pool in self._idle
 
     def take(self, pool: P) -> C | None:
         """Take out the connection of a pool, if there is one."""

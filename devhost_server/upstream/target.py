@@ -1,72 +1,19 @@
-"""A target: one server of an upstream, and this worker's connections to it.
+"""A target: one server of an upstream as the balancer, the log and the board know it."""
 
-Connections are taken last in, first out, so that the ones in use stay fresh and the rest expire. Every operation is
-O(1) however many connections there are. A connection that becomes free, and a new one that is ready, both go to
-whoever has waited longest; so a request that asked for a new connection may well be served by an old one.
-"""
-
-import asyncio
 import time
-from collections import Counter, deque
-from itertools import islice
-from typing import Final
 from urllib.parse import urlsplit
 
-from devhost_server.failures import CONNECT_CLOSED, OUT_OF_PORTS, POOL_FULL, Fault
-from devhost_server.messages import reuse
-from devhost_server.messages.response_head import parse_response
-from devhost_server.messages.reuse import Reason
+from devhost_server.failures import OUT_OF_PORTS, Fault
 from devhost_server.shared.board import TargetCell
-from devhost_server.sockets.keepalive import keep_alive
-from devhost_server.timing.deadlines import NEVER, Wheel
+from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.backoff import Backoff
-from devhost_server.upstream.caller import Caller, Owner
 from devhost_server.upstream.dialler import Dialler
-from devhost_server.upstream.http1 import ServerConnection
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamTimeouts
-from devhost_server.upstream.owned import Owned
-from devhost_server.upstream.resting import Resting
-from devhost_server.upstream.uploads import Uploads
-
-# An event loop counts in milliseconds, and from when its turn began: a timer may be as early as this.
-_TIMER_SECONDS: Final = 0.001
-# How many are refused in one turn of the loop.
-_REFUSALS: Final = 16
-# How many connections are looked at to say what they are in use for.
-_LOOKED_AT: Final = 1000
-# What is advised about a full pool, by what most of its connections do.
-_ADVICE: Final = {
-    "wait": "waiting",
-    "upload": "uploads",
-    "answer": "answers",
-    "idle": "owned",
-    "connecting": "connecting",
-}
-# A target that has not accepted a connection for this long is avoided where there are others.
-_SLOW_SECONDS: Final = 1.0
-
-
-class Waiter:
-    """A caller that waits for a connection, until `until` (monotonic seconds).
-
-    `caller` is None once it no longer does. A connection that is made for it may take `patience` seconds.
-    """
-
-    __slots__ = ("caller", "patience", "until")
-
-    def __init__(self, caller: Caller, patience: float) -> None:
-        self.caller: Caller | None = caller
-        self.patience = patience
-        self.until = NEVER
-
-    def leave(self) -> Caller | None:
-        """Stop waiting; give who waited, None if nobody did any more."""
-        caller, self.caller = self.caller, None
-        return None if caller is None or caller.over else caller
+from devhost_server.upstream.pool import Pool
 
 
 class Target:
-    """One server and the connections that this worker has to it. Belongs to one event loop."""
+    """One server: who it is, what is counted of it, and whether it is left alone. Its connections are its `pool`."""
 
     def __init__(
         self,
@@ -81,365 +28,55 @@ class Target:
     ) -> None:
         self.url = options.url
         self.weight = options.weight
-        self.pool = pool
         self.timeouts = timeouts
         self.row = row
-        self.cell = cell  # of its block on the scoreboard
+        self.cell = cell  # of its block on the board
         self.code_cells: dict[int, int] = {}
-        self.active = 0  # connections that carry an exchange
-        # The last response head with its empty line, and what it says; connections to the target read and write it.
-        self.known_head_text = b"\r\n\r\n"
-        self.known_head = parse_response(b"", b"")
         self._wheel = wheel
         self._backoff = backoff
-        self._dialler = Dialler(options)
-        self.port = self._dialler.port
+        dialler = Dialler(options)
+        self.port = dialler.port
         parts = urlsplit(options.url)
         is_unix = parts.scheme == "unix"
         self.base_path = b"" if is_unix else parts.path.rstrip("/").encode()
         self.authority = b"localhost" if is_unix else parts.netloc.encode()
+        self.pool = Pool(dialler, pool, timeouts, wheel, self)
         self._upstream = upstream.encode()
         self._show_address()
-        self._idle: dict[ServerConnection, None] = {}  # in the order they became idle
-        self._resting = Resting()
-        self._owned = Owned()
-        self._connections: set[ServerConnection] = set()  # those that take up room, in use and idle
-        self._apart: set[ServerConnection] = set()  # those that carry event streams, which do not
-        self._waiters: deque[Waiter] = deque()
-        # Those of them who wait for one that is in use. They all wait equally long: the first is the first to give up,
-        # and one timer does for all.
-        self._impatient: deque[Waiter] = deque()
-        self._patience: asyncio.TimerHandle | None = None
-        self._connecting: set[asyncio.Task[None]] = set()  # what keeps the tasks alive
-        self._dialling = 0
-        self._usage, self._usage_until = ("", ""), 0.0
-        self.uploads = Uploads(pool.max_connections)
-        self._retired = False
 
     def __repr__(self) -> str:
-        return f"<Target {self.url} open={self._taken} idle={self._idle_count} waiting={len(self._waiters)}>"
-
-    @property
-    def _idle_count(self) -> int:
-        """How many carry no exchange, whoever may use them next."""
-        return len(self._idle) + len(self._resting) + len(self._owned)
+        return f"<Target {self.url} {self.pool!r}>"
 
     def _show_address(self) -> None:
         """Note where the target is reached, for whoever reads a log or an error page."""
-        self.address = self._dialler.address
+        self.address = self.pool.address
         self.log_place = b'"upstream":"%b","target_addr":"%b",' % (self._upstream, self.address.encode())
 
-    # -- taking and giving back ---------------------------------------------------------------------------------------
+    # -- what the pool tells ------------------------------------------------------------------------------------------
 
-    def take(self) -> ServerConnection | None:
-        """Return the idle connection that was used last and is still open, or None."""
-        idle = self._idle
-        while idle:
-            connection, _ = idle.popitem()
-            if not (connection.transport.is_closing() or connection.look(0)):  # `usable`, without the call
-                self.active += 1
-                return connection
-            connection.destroy()
-        return self._take_rested() if self._resting else None
-
-    def take_private(self, owner: Owner) -> ServerConnection | None:
-        """Take the connection that a client owns for its next request, if there is one that can still be used."""
-        connection: ServerConnection | None = owner.take(self)
-        if connection is None:
-            return None
-        self._owned.forget(connection)
-        if connection.usable:
-            self.active += 1
-            return connection
-        connection.destroy()
-        return None
-
-    def wait_for(
-        self, caller: Caller, timeouts: UpstreamTimeouts | None = None, *, fresh: bool = False
-    ) -> Waiter | Fault:
-        """Let `caller` wait for a connection, which (or a `Fault`) is posted to it; a refusal comes at once.
-
-        `timeouts` are those of a route that has its own. `fresh` asks for a new connection even at the cost of an idle
-        one: the others may be as stale as the last.
-        """
-        waiter = Waiter(caller, (timeouts or self.timeouts).connect)
-        if fresh and self._taken >= self.pool.max_connections and self._idle:
-            stale, _ = self._idle.popitem()
-            stale.destroy()
-            self._connect(waiter)
-        elif self._taken < self.pool.max_connections or self._make_room():
-            self._connect(waiter)
-        elif self.pool.wait <= 0:
-            return self._full()
-        else:
-            waiter.until = time.monotonic() + self.pool.wait
-            self._impatient.append(waiter)
-            if self._patience is None:
-                self._wait_until(waiter.until)
-        self._waiters.append(waiter)
-        return waiter
-
-    def release(self, connection: ServerConnection) -> None:
-        """Take back a connection whose exchange has ended: for the next in line, for later, or to be closed.
-
-        Every connection that has carried an exchange comes through here, or leaves with `surrender`.
-        """
-        if connection.apart and not self._take_back(connection):
-            return
-        self.active -= 1
-        reasons = connection.detach()
-        if reasons or self._retired:
-            self._put_away(connection, reasons)
-        elif self._waiters:
-            self._offer(connection)
-        else:
-            self._idle[connection] = None
-
-    def surrender(self, connection: ServerConnection) -> None:
-        """Remove a connection that becomes half of a tunnel: tunnels do not take up the pool's room."""
-        self.active -= 1
-        connection.caller = None
-        self._connections.discard(connection)
-        self._connect_for_waiters()
-
-    def set_apart(self, connection: ServerConnection) -> None:
-        """Free the room of a connection that carries an event stream: like a tunnel, it may last for days."""
-        connection.apart = True
-        self.active -= 1
-        self._connections.discard(connection)
-        self._apart.add(connection)
-        keep_alive(connection.transport)
-        self._connect_for_waiters()
-
-    def _take_back(self, connection: ServerConnection) -> bool:
-        """Count a connection again whose event stream has ended, if there is room; else close it."""
-        connection.apart = False
-        self._apart.discard(connection)
-        if self._taken >= self.pool.max_connections or connection.transport.is_closing():
-            connection.caller = None
-            connection.destroy()
-            return False
-        self._connections.add(connection)
-        self.active += 1
-        return True
-
-    def gone(self, connection: ServerConnection) -> None:
-        """Note that a connection has been closed, by whichever side."""
-        self._connections.discard(connection)
-        self._apart.discard(connection)
-        self._idle.pop(connection, None)
-        self._resting.forget(connection)
-        self._owned.forget(connection)
-        if connection.owner is not None:
-            connection.owner.forget(self, connection)
-        self._connect_for_waiters()
-
-    def retire(self) -> None:
-        """Keep nothing from now on: the configuration no longer has this target."""
-        self._retired = True
-        for connection in tuple(self._idle):
-            connection.destroy()
-        self._owned.close()
-        while (resting := self._resting.take_first()) is not None:
-            resting.destroy()
-
-    def write_gauges(self) -> None:
-        """Put the state of the pool on the scoreboard."""
-        row, cell = self.row, self.cell
-        row[cell + TargetCell.ACTIVE] = self.active
-        row[cell + TargetCell.IDLE] = self._idle_count
-        row[cell + TargetCell.CONNECTING] = self._dialling
-
-    def trim(self) -> None:
-        """Close idle connections beyond `max_idle`, the longest unused first.
-
-        Called once a second instead of at each release: under load the idle ones come and go by the dozen.
-        """
-        spare = len(self._idle) + len(self._resting) - self.pool.max_idle
-        for connection in tuple(islice(self._idle, max(spare, 0))):
-            connection.destroy()
-            spare -= 1
-        while spare > 0 and (resting := self._resting.take_first()) is not None:
-            resting.discard()
-            spare -= 1
-
-    def probe(self) -> None:
-        """Find out whether connections can be made again; the outcome is reported to the back-off."""
-        if self._dialling:
-            return  # one that is being made will tell
-        if self._taken < self.pool.max_connections:
-            self._connect(None)
-        else:
-            self._backoff.connected(self)  # all of them are in use
-
-    # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _put_away(self, connection: ServerConnection, reasons: int) -> None:
-        """Put a connection to rest, return it to the client that owns it, or close it."""
-        owner = connection.owner
-        if self._retired or reasons & Reason.UNFINISHED:
-            connection.destroy()
-        elif reuse.ends(reasons):
-            connection.discard()
-        elif not reasons & reuse.PRIVATE:
-            self._resting.add(connection, time.monotonic())
-        elif reasons & Reason.CHALLENGE and owner is not None and owner.keep(self, connection):
-            self._owned.add(connection, time.monotonic())
-        else:
-            connection.discard()
-        if self._waiters and self._taken >= self.pool.max_connections:
-            self._make_room()
-
-    def _take_rested(self) -> ServerConnection | None:
-        connection = self._resting.take(time.monotonic())
-        if connection is None:
-            return None
-        if connection.usable:
-            self.active += 1
-            return connection
-        connection.destroy()
-        return None
-
-    def _make_room(self) -> bool:
-        """Close a connection that whoever waits may not have: one that rests, or somebody's own."""
-        connection = self._resting.take_first() or self._owned.take_spare(time.monotonic())
-        if connection is None:
-            return False
-        connection.discard()
-        return True
-
-    def _offer(self, connection: ServerConnection) -> None:
-        if self._waiters and connection.served and not connection.usable:
-            connection.destroy()
-            return
-        while self._waiters:
-            caller = self._waiters.popleft().leave()
-            if caller is not None:
-                if self._impatient and self._impatient[0].caller is None:
-                    self._impatient.popleft()  # it is in both lines
-                self.active += 1
-                caller.post(connection)
-                return
-        connection.rest()
-        self._idle[connection] = None
-
-    def full_of_uploads(self) -> Fault:
-        """Return the refusal of a request whose body is still coming: no more of those get a connection."""
-        return Fault(
-            POOL_FULL,
-            f"Half of the connections to {self.address} carry uploads that are not complete, and no more may; this one "
-            f"found no place within {self.pool.wait:g} s.",
-            advice="uploads",
-        )
-
-    def _full(self) -> Fault:
-        """Return the refusal that says what fills the pool; looked up once a second, however many are refused."""
-        now = self._wheel.now
-        if now >= self._usage_until:
-            self._usage, self._usage_until = self._describe_usage(), now + 1.0
-        usage, most = self._usage
-        return Fault(
-            POOL_FULL,
-            f"All {self.pool.max_connections} connections to {self.address} stayed in use for {self.pool.wait:g} s: "
-            f"{usage}",
-            advice=most,
-        )
-
-    def _describe_usage(self) -> tuple[str, str]:
-        """Return what the connections are in use for, in words, and the key of what most of them are."""
-        doing = Counter(connection.doing for connection in islice(self._connections, _LOOKED_AT))
-        usage = (
-            f"{doing['wait']} wait for an answer, {doing['upload']} carry an upload, {doing['answer']} an answer, "
-            f"{doing['idle']} belong to clients that have authenticated, {self._dialling} are being made; "
-            f"{len(self._apart)} event streams run beside them, and {len(self._waiters)} more requests are waiting."
-        )
-        doing["connecting"] = self._dialling
-        return usage, _ADVICE[max(_ADVICE, key=doing.__getitem__)]
-
-    def _wait_until(self, until: float) -> None:
-        seconds = max(until - time.monotonic(), 0.0) + _TIMER_SECONDS
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
-
-    def _give_up(self) -> None:
-        """Refuse those who have waited long enough, and look again when the next one will have.
-
-        A few at a time: while many are refused at a stretch, no answer would free a connection for the others.
-        """
-        self._patience = None
-        now = time.monotonic()
-        impatient = self._impatient
-        refused = 0
-        while impatient and refused < _REFUSALS and (impatient[0].until <= now or impatient[0].caller is None):
-            caller = impatient.popleft().leave()
-            if caller is not None:
-                refused += 1
-                caller.post(self._full())
-        self._forget_those_who_left()
-        if impatient and self._patience is None:
-            self._wait_until(impatient[0].until)
-
-    def _forget_those_who_left(self) -> None:
-        for line in (self._waiters, self._impatient):
-            while line and line[0].caller is None:
-                line.popleft()
-
-    def _connect_for_waiters(self) -> None:
-        """Use room for a new connection that has just appeared, if somebody waits without one being made."""
-        self._forget_those_who_left()
-        if len(self._waiters) > self._dialling and self._taken < self.pool.max_connections:
-            self._connect(self._waiters[0])
-
-    @property
-    def _taken(self) -> int:
-        """How much of the pool's room is taken: connections there are, and those that are being made."""
-        return len(self._connections) + self._dialling
-
-    def _connect(self, waiter: Waiter | None) -> None:
-        self._dialling += 1
-        task = asyncio.get_running_loop().create_task(self._make(waiter))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _make(self, waiter: Waiter | None) -> None:
-        """Make one connection and hand it on; on failure tell the exchange that asked for it, if one did."""
-        loop = asyncio.get_running_loop()
-        began = time.monotonic()
-        connection = ServerConnection(self, self._wheel)
-        patience = self.timeouts.connect if waiter is None else waiter.patience
-        slow = loop.call_later(_SLOW_SECONDS, self._avoid)
-        fault: Fault | None = None
-        try:
-            await self._dialler.dial(lambda: connection, patience)
-        except Exception as error:
-            fault = self._dialler.explain(error, time.monotonic() - began, patience)
-        finally:
-            slow.cancel()
-            self._dialling -= 1
-        if fault is None and connection.transport.is_closing():
-            fault = CONNECT_CLOSED(f"{self.address} closed the connection as soon as it had accepted it.")
-        if fault is not None:
-            self._failed(waiter, fault)
-            return
-        if self.address != self._dialler.address:
+    def connected(self) -> None:
+        """Note that the server can be connected to."""
+        if self.address != self.pool.address:
             self._show_address()
-        self._connections.add(connection)
         self._backoff.connected(self)
         self.row[self.cell + TargetCell.FAILING_SINCE] = 0
-        if waiter is not None and waiter.caller is not None:
-            waiter.caller.connect_seconds = time.monotonic() - began
-        self._offer(connection)
 
-    def _avoid(self) -> None:
+    def slow(self) -> None:
+        """Leave the server alone for a moment: it has not accepted a connection for a second."""
         self._backoff.failed(self, self._wheel.now)
 
-    def _failed(self, waiter: Waiter | None, fault: Fault) -> None:
+    def failed(self, fault: Fault, *, probed: bool) -> None:
+        """Note why a connection could not be made, unless what was missing was ours."""
         ours = fault.failure is OUT_OF_PORTS
-        if not ours or waiter is None:  # a probe reports whatever came of it
-            self._avoid()
+        if not ours or probed:  # a probe reports whatever came of it
+            self._backoff.failed(self, self._wheel.now)
         since = self.cell + TargetCell.FAILING_SINCE
         if not self.row[since] and not ours:
             self.row[since] = time.time_ns() // 1000
-        caller = None if waiter is None else waiter.leave()
-        if caller is not None:
-            caller.post(fault)
-        self._connect_for_waiters()
+
+    def write_gauges(self) -> None:
+        """Put the state of the pool on the board."""
+        row, cell, pool = self.row, self.cell, self.pool
+        row[cell + TargetCell.ACTIVE] = pool.active
+        row[cell + TargetCell.IDLE] = pool.idle
+        row[cell + TargetCell.CONNECTING] = pool.dialling

@@ -18,7 +18,8 @@ from devhost_server.messages.response_head import ResponseHead
 from devhost_server.messages.reuse import Reason
 from devhost_server.upstream.caller import Event
 from devhost_server.upstream.http1 import ServerConnection
-from devhost_server.upstream.target import Target, Waiter
+from devhost_server.upstream.line import Waiter
+from devhost_server.upstream.target import Target
 from devhost_server.upstream.upstream import Upstream
 
 # What may wait for the reader of a response before the target is paused.
@@ -125,7 +126,7 @@ class _Call:
             body=framing.has_body,
             upgrade=False,
             credentials=framing.credentials,
-            bodies_read=target.pool.reuse_after_body,
+            bodies_read=target.pool.options.reuse_after_body,
             challenged=False,
         )
         if reasons & Reason.BODY:
@@ -196,7 +197,7 @@ def _give_back(call: _Call, target: Target, connection: ServerConnection, *, who
     call.over = True
     if not whole or not call.request_complete:
         connection.reasons |= Reason.UNFINISHED
-    target.release(connection)
+    target.pool.release(connection)
 
 
 class PoolTransport(httpx.AsyncBaseTransport):
@@ -208,10 +209,12 @@ class PoolTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and give its response as soon as its head is there."""
         upstream = self._find(request.url.host)
-        target = upstream.pick() if upstream is not None else None
+        call, fields = _prepare(request)
+        target = None if upstream is None else upstream.pick(call)
         if target is None:
             raise httpx.UnsupportedProtocol(f"there is no upstream called {request.url.host}", request=request)
-        call, lines = _prepare(request, target)
+        path = target.base_path + request.url.raw_path
+        lines = [call.method + b" " + path + b" HTTP/1.1", b"Host: " + target.authority, *fields]
         connection = await self._acquire(call, target)
         upload: asyncio.Task[None] | None = None
         try:
@@ -226,10 +229,10 @@ class PoolTransport(httpx.AsyncBaseTransport):
         return _response(head, _Body(call, target, connection, upload))
 
     async def _acquire(self, call: _Call, target: Target) -> ServerConnection:
-        connection = target.take()
+        connection = target.pool.take()
         if connection is not None:
             return connection
-        waiter = target.wait_for(call)
+        waiter = target.pool.wait_for(call)
         event: object = waiter
         if isinstance(waiter, Waiter):
             try:
@@ -239,7 +242,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
                 waiter.leave()
                 for late in call.events:
                     if isinstance(late, ServerConnection):
-                        target.release(late)
+                        target.pool.release(late)
                 raise
         if isinstance(event, ServerConnection):
             return event
@@ -247,15 +250,14 @@ class PoolTransport(httpx.AsyncBaseTransport):
         raise _error(cast("Fault", event), call.request)
 
 
-def _prepare(request: httpx.Request, target: Target) -> tuple[_Call, list[bytes]]:
+def _prepare(request: httpx.Request) -> tuple[_Call, list[bytes]]:
     """Return a call and the lines of its head; httpx has framed it, and its Host becomes the target's.
 
     What belongs to a hop stays on the caller's. Raises `httpx.LocalProtocolError` for what is no valid request.
     """
     fields = RequestFields([])
-    path = target.base_path + request.url.raw_path
     method = request.method.encode()
-    lines = [method + b" " + path + b" HTTP/1.1", b"Host: " + target.authority]
+    lines = []
     for name, value in request.headers.raw:
         lowered = name.lower()
         if lowered in _NOT_SENT:

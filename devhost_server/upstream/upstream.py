@@ -6,6 +6,7 @@ from devhost_server.shared.board import UpstreamCell
 from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.backoff import Backoff
 from devhost_server.upstream.balance import RoundRobin
+from devhost_server.upstream.caller import Caller, Owner
 from devhost_server.upstream.options import UpstreamOptions
 from devhost_server.upstream.retry import RetryBudget
 from devhost_server.upstream.target import Target
@@ -45,8 +46,12 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name} targets={len(self.targets)}>"
 
-    def pick(self, tried: Container[Target] = ()) -> Target | None:
-        """Return the target for the next attempt, None if all have been tried.
+    def owned_by(self, owner: Owner) -> Target | None:
+        """Return the target to which there is a connection that a client owns, or None."""
+        return next((target for target in self.targets if target.pool in owner), None)
+
+    def pick(self, x: Caller, tried: Container[Target] = ()) -> Target | None:
+        """Return the target for the next attempt of a request, None if all have been tried.
 
         One that could not be connected to is left alone while there is another.
         """
@@ -56,18 +61,18 @@ class Upstream:
 
     def _pick_reachable(self, tried: Container[Target]) -> Target | None:
         for target in self.backoff.due(self._wheel.now):
-            target.probe()
+            target.pool.probe()
         barred = [target for target in self.targets if target in tried or target in self.backoff]
         return self._balancer.pick(barred) or self.backoff.longest_ago(tried)
 
-    def pick_again(self, tried: Container[Target], *, free: bool) -> Target | None:
+    def pick_again(self, x: Caller, tried: Container[Target], *, free: bool) -> Target | None:
         """Return the target for a retry, None if there is none or the budget is spent.
 
         A retry of what was never sent is `free`: it adds nothing to what the targets have to do.
         """
         if not free and not self.budget.allows:
             return None
-        target = self.pick(tried)
+        target = self.pick(x, tried)
         if target is not None and not free:
             self.budget.withdraw()
         return target
@@ -75,15 +80,15 @@ class Upstream:
     def retire(self) -> None:
         """Close all connections, those in use as they become idle."""
         for target in self.targets:
-            target.retire()
+            target.pool.retire()
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is in flight on any target."""
-        return not any(target.active for target in self.targets)
+        return not any(target.pool.active for target in self.targets)
 
     def each_second(self) -> None:
         """Close idle connections beyond what is to be kept, and show what there is."""
         for target in self.targets:
-            target.trim()
+            target.pool.trim()
             target.write_gauges()

@@ -36,7 +36,7 @@ def test_one_with_unsent_bytes_of_a_request_is_not_used_again(monkeypatch: pytes
     loopback = Loopback()
     monkeypatch.setattr(loopback.server_transport, "get_write_buffer_size", lambda: unsent)
     assert loopback.exchange(REQUEST, RESPONSE).startswith(b"HTTP/1.1 200 OK")
-    assert (loopback.target.take() is loopback.server) is (unsent == 0)
+    assert (loopback.target.pool.take() is loopback.server) is (unsent == 0)
     assert loopback.server.reasons == (Reason.EARLY if unsent else 0)
     loopback.close()
 
@@ -88,14 +88,14 @@ def connection_to(url: str = "https://localhost") -> ServerConnection:
     board, wheel = Scoreboard(Capacity(1, 1, 1, 1)), Wheel(asyncio.get_running_loop().time)
     options = UpstreamOptions(targets=(TargetOptions(url=url),), timeouts=UpstreamTimeouts(response=5))
     upstream = Upstream("app", options, wheel, board.row(0), board.upstream_at(0), [board.target_at(0)], start=0)
-    connection = ServerConnection(upstream.targets[0], wheel)
-    upstream.targets[0]._connections.add(connection)
+    connection = ServerConnection(upstream.targets[0].pool, wheel)
+    upstream.targets[0].pool._connections.add(connection)
     return connection
 
 
 async def gone(connection: ServerConnection) -> None:
     """Wait until the target no longer counts a connection."""
-    while connection in connection.target._connections:
+    while connection in connection.pool._connections:
         await asyncio.sleep(0.001)
 
 

@@ -25,9 +25,11 @@ from devhost_server.shared.board import Capacity, Scoreboard, TargetCell
 from devhost_server.timing.deadlines import Wheel
 from devhost_server.upstream.caller import Event
 from devhost_server.upstream.http1 import ServerConnection
+from devhost_server.upstream.line import Waiter
 from devhost_server.upstream.options import PoolOptions, TargetOptions, UpstreamOptions, UpstreamTimeouts
+from devhost_server.upstream.pool import Pool
 from devhost_server.upstream.private import PrivateConnections
-from devhost_server.upstream.target import Target, Waiter
+from devhost_server.upstream.target import Target
 from devhost_server.upstream.upstream import Upstream
 from tests.support import blackhole, refusing_port
 from tests.support.certificates import authority
@@ -162,7 +164,7 @@ class Asker:
 def ask(target: Target, *, fresh: bool = False) -> Asker:
     """Wait for a connection as the gateway does when there is no idle one."""
     asker = Asker()
-    waiter = target.wait_for(asker.exchange, fresh=fresh)
+    waiter = target.pool.wait_for(asker.exchange, fresh=fresh)
     if isinstance(waiter, Fault):
         asker.events.append(waiter)
     else:
@@ -178,7 +180,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 async def connected(target: Target, *, fresh: bool = False) -> ServerConnection:
     """Have a connection: an idle one, or whichever is posted."""
-    idle = None if fresh else target.take()
+    idle = None if fresh else target.pool.take()
     if idle is not None:
         return idle
     asker = ask(target, fresh=fresh)
@@ -193,7 +195,7 @@ async def used(target: Target, connection: ServerConnection) -> int:
     await until(lambda: asker.events)
     assert asker.events == [Event.RESPONSE]
     assert asker.exchange.finished_early
-    target.release(connection)
+    target.pool.release(connection)
     return int(b"".join(asker.exchange.first_pieces))
 
 
@@ -202,7 +204,7 @@ async def carried(target: Target, connection: ServerConnection) -> None:
     asker = Asker()
     connection.begin(asker.exchange, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await until(lambda: asker.events)
-    target.release(connection)
+    target.pool.release(connection)
 
 
 # --- the target ------------------------------------------------------------------------------------------------------
@@ -279,10 +281,10 @@ def test_the_last_one_in_is_the_first_one_out(play: Play) -> None:
             numbers = [await used(target, connection) for connection in connections]
             assert numbers == [1, 2, 3]
             assert state(target) == (3, 3, 0)
-            assert target.take() is connections[2]
-            assert target.take() is connections[1]
+            assert target.pool.take() is connections[2]
+            assert target.pool.take() is connections[1]
             assert (gauge(target, TargetCell.ACTIVE), gauge(target, TargetCell.IDLE)) == (2, 1)
-            target.retire()
+            target.pool.retire()
 
     play(scene)
 
@@ -296,8 +298,8 @@ def test_a_connection_that_the_server_has_closed_is_not_given(play: Play) -> Non
             last = await used(target, other)
             house.live[last].transport.abort()
             await until(lambda: state(target) == (1, 1, 0))
-            assert target.take() is one
-            assert target.take() is None
+            assert target.pool.take() is one
+            assert target.pool.take() is None
 
     play(scene)
 
@@ -315,7 +317,7 @@ def test_a_connection_is_looked_at_before_it_is_given(play: Play) -> None:
             await used(target, one)
             number = await used(target, other)
             send_unseen(house.live[number], b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-            assert target.take() is one
+            assert target.pool.take() is one
             await until(lambda: state(target) == (1, 0, 0))
 
     play(scene)
@@ -331,7 +333,7 @@ def test_a_connection_is_looked_at_before_the_next_in_line_gets_it(play: Play) -
             await until(lambda: asker.events)
             waiting = ask(target)
             send_unseen(house.live[1], b"x")
-            target.release(connection)
+            target.pool.release(connection)
             await until(lambda: waiting.events)
             assert waiting.connection is not connection
             await until(lambda: house.count == 2)
@@ -344,7 +346,7 @@ BARE = b"HTTP/1.1 204 None\r\n\r\n"
 
 async def rested(target: Target, connection: ServerConnection) -> None:
     """Wait until a connection has rested, and take it."""
-    await until(lambda: target.take() is connection)
+    await until(lambda: target.pool.take() is connection)
 
 
 def test_after_an_answer_without_a_body_a_connection_rests(play: Play) -> None:
@@ -355,14 +357,14 @@ def test_after_an_answer_without_a_body_a_connection_rests(play: Play) -> None:
             one = await connected(target)
             await carried(target, one)
             assert state(target) == (1, 1, 0)
-            assert target.take() is None
+            assert target.pool.take() is None
             await rested(target, one)
             await carried(target, one)
             house.answer = b""
             other = await connected(target)
             assert other is not one
             await used(target, other)
-            assert target.take() is other, "one that need not rest goes first"
+            assert target.pool.take() is other, "one that need not rest goes first"
 
     play(scene)
 
@@ -406,11 +408,11 @@ def test_retiring_closes_what_rests_and_what_is_private(play: Play) -> None:
             target = target_for(house)
             one, other = await connected(target), await connected(target)
             await carried(target, one)
-            other.owner = PrivateConnections[Target, ServerConnection]()
+            other.owner = PrivateConnections[Pool, ServerConnection]()
             other.reasons |= Reason.CHALLENGE
             await carried(target, other)
             assert (state(target), len(other.owner)) == ((2, 2, 0), 1)
-            target.retire()
+            target.pool.retire()
             await until(lambda: state(target) == (0, 0, 0) and not house.live)
             assert len(other.owner) == 0
 
@@ -422,16 +424,16 @@ def test_a_private_connection_goes_to_its_owner_alone(play: Play) -> None:
         async with serving() as house:
             target = target_for(house, max_connections=2)
             connection = await connected(target)
-            mine = connection.owner = PrivateConnections[Target, ServerConnection]()
+            mine = connection.owner = PrivateConnections[Pool, ServerConnection]()
             connection.reasons |= Reason.CHALLENGE
             await used(target, connection)
-            assert target.take() is None
-            assert mine.choose((target,)) is target
-            assert target.take_private(mine) is connection
-            assert target.active == 1
+            assert target.pool.take() is None
+            assert target.pool in mine
+            assert target.pool.take_private(mine) is connection
+            assert target.pool.active == 1
             await used(target, connection)
             send_unseen(house.live[1], b"x")
-            assert target.take_private(mine) is None
+            assert target.pool.take_private(mine) is None
             await until(lambda: state(target) == (0, 0, 0))
 
     play(scene)
@@ -442,7 +444,7 @@ def test_a_private_connection_ends_with_its_client(play: Play) -> None:
         async with serving() as house:
             target = target_for(house)
             one, other = await connected(target), await connected(target)
-            mine = one.owner = other.owner = PrivateConnections[Target, ServerConnection]()
+            mine = one.owner = other.owner = PrivateConnections[Pool, ServerConnection]()
             one.reasons |= Reason.CHALLENGE
             other.reasons |= Reason.CHALLENGE
             await used(target, one)
@@ -463,7 +465,7 @@ def test_a_connection_that_says_something_unasked_is_destroyed(play: Play, surpl
             house.live[number].transport.write(surplus)
             await until(lambda: not house.live)
             await until(lambda: state(target) == (0, 0, 0))
-            assert target.take() is None
+            assert target.pool.take() is None
 
     play(scene)
 
@@ -473,7 +475,7 @@ def test_a_connection_that_may_not_be_used_again_is_closed(play: Play) -> None:
         async with serving() as house:
             target = target_for(house)
             connection = await connected(target)
-            target.release(connection)  # nothing was asked on it: its answer is not complete
+            target.pool.release(connection)  # nothing was asked on it: its answer is not complete
             await until(lambda: state(target) == (0, 0, 0))
             await until(lambda: not house.live)
 
@@ -494,7 +496,7 @@ def test_no_more_connections_than_allowed_and_the_next_in_line_is_first(play: Pl
             assert line[1].connection is first[0]
             await until(lambda: house.count == 2)
             first[0].reasons |= Reason.UNFINISHED
-            target.release(first[0])  # room for a new connection, which is for the one who waits
+            target.pool.release(first[0])  # room for a new connection, which is for the one who waits
             await until(lambda: line[2].events)
             assert line[2].connection is not first[0]
             await until(lambda: house.count == 3)  # over TLS, the server is the last to know
@@ -576,7 +578,7 @@ def test_each_waits_its_own_time(play: Play) -> None:
                 assert when - asked[at] >= 0.199
             assert sorted(seen, key=seen.__getitem__) == [1, 2, 3]
             assert state(target) == (1, 0, 0)
-            assert not target._impatient
+            assert not target.pool._line._impatient
 
     play(scene)
 
@@ -595,7 +597,7 @@ def test_whoever_leaves_the_line_is_not_refused_later(play: Play) -> None:
             assert not line[0].events
             assert not line[1].events
             assert state(target)[2] == 0
-            assert not target._impatient
+            assert not target.pool._line._impatient
 
     play(scene)
 
@@ -666,7 +668,7 @@ def test_a_tunnel_leaves_the_pool(play: Play) -> None:
             connection = await connected(target)
             waiting = ask(target)
             connection.become_tunnel()
-            target.surrender(connection)
+            target.pool.surrender(connection)
             await until(lambda: waiting.events)
             assert waiting.connection is not connection
             assert state(target) == (1, 0, 0)
@@ -685,7 +687,7 @@ def test_idle_connections_expire_and_are_trimmed_the_longest_unused_first(play: 
             target = target_for(house, max_idle=2, idle_expiry=30)
             connections = [await connected(target) for _ in range(4)]
             numbers = [await used(target, connection) for connection in connections]
-            target.trim()
+            target.pool.trim()
             await until(lambda: state(target) == (2, 2, 0))
             await until(lambda: set(house.live) == set(numbers[2:]))
             for connection in connections[2:]:
@@ -732,7 +734,7 @@ def test_a_retired_target_keeps_nothing(play: Play) -> None:
             target = target_for(house)
             busy, idle = await connected(target), await connected(target)
             await used(target, idle)
-            target.retire()
+            target.pool.retire()
             await until(lambda: state(target) == (1, 0, 0))
             assert house.live
             await used(target, busy)
@@ -814,7 +816,7 @@ def test_a_unix_socket(play: Play, tmp_path: Path) -> None:
         target = target_at(f"unix:{tmp_path}/s")
         assert target.authority == b"localhost"
         assert await used(target, await connected(target)) == 1
-        target.retire()
+        target.pool.retire()
         server.close()
         await until(lambda: not house.live)
 
@@ -858,7 +860,7 @@ def test_closed_as_soon_as_accepted_leaves_nobody_waiting(play: Play) -> None:
                 await until(lambda asker=asker: asker.events, 2.0)  # type: ignore[misc]
                 (event,) = asker.events
                 if isinstance(event, ServerConnection):  # it was quicker than the news
-                    target.release(event)
+                    target.pool.release(event)
                 else:
                     assert isinstance(event, Fault)
                     assert event.failure.retry is Retry.SAFE, "nothing was sent"
@@ -884,7 +886,7 @@ def test_what_is_reset_while_it_is_used_takes_up_no_room(play: Play, begun: byte
                 reset(house.live[number].transport)
                 await until(lambda asker=asker: asker.events)  # type: ignore[misc]
                 assert asker.fault.failure.flag == "UC"
-                target.release(connection)
+                target.pool.release(connection)
                 await until(lambda: state(target) == (0, 0, 0))
 
     play(scene)
@@ -967,7 +969,7 @@ class Commotion:
 
     async def ask(self) -> None:
         fresh = self.dice.random() < 0.2
-        idle = None if fresh else self.target.take()
+        idle = None if fresh else self.target.pool.take()
         if idle is not None:
             self.held.append(idle)
         elif len(self.asking) < 20:
@@ -987,29 +989,29 @@ class Commotion:
         if connection is None:
             return
         if connection.transport.is_closing():
-            self.target.release(connection)
+            self.target.pool.release(connection)
             return
         asker = Asker()
         connection.begin(asker.exchange, b"GET / HTTP/1.1\r\n\r\n")
         await until(lambda: asker.events or connection.transport.is_closing())
-        self.target.release(connection)
+        self.target.pool.release(connection)
 
     async def spoil(self) -> None:
         connection = self._taken()
         if connection is not None:
             connection.reasons |= Reason.UNFINISHED
-            self.target.release(connection)
+            self.target.pool.release(connection)
 
     async def tunnel(self) -> None:
         connection = self._taken()
         if connection is None:
             return
         if connection.transport.is_closing():
-            self.target.release(connection)
+            self.target.pool.release(connection)
             return
         connection.become_tunnel()
         connection.transport.set_protocol(asyncio.Protocol())
-        self.target.surrender(connection)
+        self.target.pool.surrender(connection)
         self.tunnels.append(connection.transport)
 
     async def kill(self) -> None:
@@ -1017,7 +1019,7 @@ class Commotion:
             self.dice.choice(list(self.house.live.values())).transport.abort()
 
     async def trim(self) -> None:
-        self.target.trim()
+        self.target.pool.trim()
 
     async def settle(self) -> None:
         """Give everything back, and wait until all that was asked for has come."""
@@ -1039,15 +1041,15 @@ def test_a_thousand_operations_lose_no_connection(play: Play, seed: int) -> None
                 opened, idle, waiting = state(target)
                 assert 0 <= idle <= opened
                 assert waiting >= 0
-                assert target.active == len(commotion.held)
+                assert target.pool.active == len(commotion.held)
             await commotion.settle()
             await until(lambda: state(target)[0] == state(target)[1])
-            assert target.active == 0
+            assert target.pool.active == 0
             assert gauge(target, TargetCell.CONNECTING) == 0
             for transport in commotion.tunnels:
                 transport.abort()
             await until(lambda: len(house.live) == state(target)[0])
-            target.retire()
+            target.pool.retire()
             await until(lambda: state(target) == (0, 0, 0))
             await until(lambda: not house.live)
 

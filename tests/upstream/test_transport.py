@@ -216,7 +216,7 @@ def test_cancelled_calls_leave_the_pool_whole() -> None:
             await asyncio.gather(*calls, return_exceptions=True)
         assert (await client.get("http://app/")).status_code == 204
         target = bench.upstream.targets[0]
-        assert (target.active, bench.upstream.quiet) == (0, True)
+        assert (target.pool.active, bench.upstream.quiet) == (0, True)
 
     with_server(slow, test, max_connections=5)
 
@@ -253,7 +253,7 @@ def test_a_body_that_fails_is_the_callers_error_and_ends_the_connection(when: st
         with pytest.raises(LookupError, match="the caller's own"):
             await bench.pool.client().post("http://app/", content=failing())
         target = bench.upstream.targets[0]
-        assert (target.active, "idle=0" in repr(target)) == (0, True)
+        assert (target.pool.active, "idle=0" in repr(target)) == (0, True)
 
     with_server(silent, test)
 
