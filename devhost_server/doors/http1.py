@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from devhost_server.doors import framing
+from devhost_server.doors.http1_states import TRANSITIONS, Cue, State
 from devhost_server.doors.tunnel import Tunnel
 from devhost_server.exchange import Exchange
 from devhost_server.failures import (
@@ -38,6 +39,7 @@ from devhost_server.messages.response_head import ResponseHead
 from devhost_server.messages.trust import Peer
 from devhost_server.sockets.keepalive import keep_alive
 from devhost_server.sockets.resets import reset_when_closed
+from devhost_server.states import row
 from devhost_server.timing.deadlines import NEVER
 from devhost_server.timing.pace import Pace
 from devhost_server.timing.progress import Progress
@@ -68,7 +70,16 @@ _FORGET_SECONDS: Final = 5.0
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 
-_IDLE, _IN_LINE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = range(7)
+_IDLE, _IN_LINE, _BODY, _BUSY, _LINGER, _CLOSED, _TUNNEL = map(int, State)
+# What each cue makes of a state (see `http1_states`).
+_WAIT: Final = row(TRANSITIONS, Cue.WAIT)
+_TURN: Final = row(TRANSITIONS, Cue.TURN)
+_REQUEST: Final = row(TRANSITIONS, Cue.REQUEST)
+_CONTENT: Final = row(TRANSITIONS, Cue.CONTENT)
+_WHOLE: Final = row(TRANSITIONS, Cue.WHOLE)
+_NEXT: Final = row(TRANSITIONS, Cue.NEXT)
+_LAST: Final = row(TRANSITIONS, Cue.LAST)
+_SWITCH: Final = row(TRANSITIONS, Cue.SWITCH)
 
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
@@ -151,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         peer = self.peer.address.decode() if self.peer is not None else "?"
-        state = ("idle", "in line", "body", "busy", "linger", "closed", "tunnel")[self._state]
+        state = State(self._state).name.lower().replace("_", " ")
         return f"<ClientConnection {peer} {state}>"
 
     # -- the transport's calls ----------------------------------------------------------------------------------------
@@ -444,7 +455,7 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = b""
         self._partial = None
         self.exchange = exchange
-        self._state = _BUSY
+        self._state = _REQUEST[self._state]
         self._persists = False
         self.deadline = NEVER
         self.gateway.refuse_head(exchange, fault)
@@ -478,7 +489,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, exchange: Exchange, fields: RequestFields, rest: bytes) -> None:
         """Take in what has come of the body, then let the gateway begin."""
         self.exchange = exchange
-        self._state = _BUSY
+        self._state = _REQUEST[self._state]
         self._persists = False
         self.deadline = NEVER
         if fields.chunked or fields.length:
@@ -502,7 +513,7 @@ class ClientConnection(asyncio.Protocol):
         self._decoder = None
         if fields.chunked:
             self._decoder = chunked.ChunkedDecoder(self.gateway.limits.head, self.gateway.limits.headers)
-        self._state = _BODY
+        self._state = _CONTENT[self._state]
         self._pace = None
         if fields.expect_continue:
             self.arm(self.gateway.timeouts.body_idle)  # it waits for a 100, which may take the target a while
@@ -516,7 +527,7 @@ class ClientConnection(asyncio.Protocol):
             return
         fault = self._take_body(exchange, data)
         if fault is not None:
-            self._state = _BUSY
+            self._state = _WHOLE[self._state]
             exchange.post(fault)
 
     def _take_body(self, exchange: Exchange, data: bytes) -> Fault | None:
@@ -557,7 +568,7 @@ class ClientConnection(asyncio.Protocol):
             self.pause_body()
 
     def _end_body(self, exchange: Exchange, piece: bytes, trailers: bytes) -> None:
-        self._state = _BUSY
+        self._state = _WHOLE[self._state]
         if not self._write_paused:
             self.deadline = NEVER
         if piece:
@@ -678,7 +689,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._persists or not (exchange is None or exchange.request_complete):
             self._hang_up(complete=exchange is None or exchange.request_complete)
             return
-        self._state = _IDLE
+        self._state = _NEXT[self._state]
         if self._write_paused:
             return  # the deadline is that of writing; reading and the next request wait for `resume_writing`
         gateway = self.gateway
@@ -719,7 +730,7 @@ class ClientConnection(asyncio.Protocol):
         gateway = self.gateway
         hop = b"\r\nConnection: Upgrade\r\nUpgrade: " + (response.upgrade or b"")
         self.transport.write(response_head(response, x.request_id, hop))
-        self._state = _TUNNEL
+        self._state = _SWITCH[self._state]
         if self.private is not None:
             self.private.close()
         self.deadline = NEVER
@@ -749,7 +760,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _stand_in_line(self) -> None:
         """Queue what is in the buffer for a later turn of the loop."""
-        self._state = _IN_LINE
+        self._state = _WAIT[self._state]
         self._came = time.monotonic()
         self.deadline = NEVER
         self.gateway.admission.join(self)
@@ -757,7 +768,7 @@ class ClientConnection(asyncio.Protocol):
     def take_turn(self) -> None:
         """Begin the request that stood in line, if the client is still there."""
         if self._state == _IN_LINE:
-            self._state = _IDLE
+            self._state = _TURN[self._state]
             data, self._buffer = self._buffer, b""
             self.resume_body()
             self._read_head(data)
@@ -769,7 +780,7 @@ class ClientConnection(asyncio.Protocol):
         if complete and not self._buffer:
             self.close()
             return
-        self._state = _LINGER
+        self._state = _LAST[self._state]
         self._buffer = b""
         self.resume_body()
         self.arm(_LINGER_SECONDS)

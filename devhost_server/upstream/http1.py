@@ -30,8 +30,10 @@ from devhost_server.messages.response_head import ResponseHead, parse_response
 from devhost_server.messages.reuse import Reason
 from devhost_server.sockets import goodbye
 from devhost_server.sockets.resets import reset_when_closed
+from devhost_server.states import row
 from devhost_server.timing.deadlines import NEVER, Wheel
 from devhost_server.upstream.caller import Caller, Event, Owner
+from devhost_server.upstream.http1_states import TRANSITIONS, Cue, State
 from devhost_server.upstream.options import PoolOptions, UpstreamTimeouts
 
 # Bounds of a response head. Envoy allows 60 KiB and 100 lines, Go 1 MiB, nginx 4 to 8 KiB; twice what we take from a
@@ -53,7 +55,14 @@ _KNOWN_LIMIT: Final = 2048
 # RFC 8446 §5.1: the beginning of a TLS record with an alert, which is how some servers answer plain HTTP.
 _TLS_ALERT: Final = b"\x15\x03"
 
-_IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = range(6)
+_IDLE, _HEAD, _BODY, _DONE, _TUNNEL, _CLOSED = map(int, State)
+# What each cue makes of a state (see `http1_states`).
+_BEGIN: Final = row(TRANSITIONS, Cue.BEGIN)
+_FINAL_HEAD: Final = row(TRANSITIONS, Cue.FINAL_HEAD)
+_WHOLE: Final = row(TRANSITIONS, Cue.WHOLE)
+_END: Final = row(TRANSITIONS, Cue.END)
+_DETACH: Final = row(TRANSITIONS, Cue.DETACH)
+_SWITCH: Final = row(TRANSITIONS, Cue.SWITCH)
 _NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
 
 
@@ -146,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
         self._write_paused = False
 
     def __repr__(self) -> str:
-        state = ("idle", "head", "body", "done", "tunnel", "closed")[self._state]
+        state = State(self._state).name.lower()
         against = f": {reuse.sentences(self.reasons)}" if self.reasons else ""
         return f"<ServerConnection {self.pool.address} {state} served={self.served}{against}>"
 
@@ -237,7 +246,7 @@ class ServerConnection(asyncio.Protocol):
         if reasons:
             self._note(reasons, caller)
         self.served += 1
-        self._state = _HEAD
+        self._state = _BEGIN[self._state]
         self._interim = 0
         self._chunked_out = chunked_body
         self._sent_body = False
@@ -325,7 +334,7 @@ class ServerConnection(asyncio.Protocol):
         if reasons and reuse.ends(reasons):
             self.deadline = NEVER
             return reasons
-        self._state = _IDLE
+        self._state = _DETACH[self._state]
         if self._paused:
             self.resume_reading()
             if self._tls is not None:
@@ -369,7 +378,7 @@ class ServerConnection(asyncio.Protocol):
 
     def become_tunnel(self) -> bytes:
         """Leave the transport to a tunnel; give what has come already behind the response head."""
-        self._state = _TUNNEL
+        self._state = _SWITCH[self._state]
         self.deadline = NEVER
         self._wheel.forget(self)
         early, self._buffer = self._buffer, b""
@@ -486,14 +495,14 @@ class ServerConnection(asyncio.Protocol):
         ):
             # Nearly every answer comes like this: head and body in one piece, and nothing behind.
             self._framing = _LENGTH
-            self._state = _DONE
+            self._state = _WHOLE[self._state]
             caller.answered(head, (rest,), seconds, complete=True)
             return
         if head.reasons or head.idle_seconds is not None:
             self._heed(head, caller)
         if not caller.request_complete or (self._sent_body and self._unsent()):
             self.reasons |= Reason.EARLY  # the target may never read the rest
-        self._state = _BODY
+        self._state = _FINAL_HEAD[self._state]
         self._frame(head, has_content=head.allows_body(caller.method))
         pieces = self._decode(rest)
         if isinstance(pieces, Fault):
@@ -596,7 +605,7 @@ class ServerConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _done(self, surplus: bytes) -> None:
-        self._state = _DONE
+        self._state = _END[self._state]
         self.deadline = NEVER
         if surplus:
             self.reasons |= Reason.SURPLUS
@@ -626,7 +635,7 @@ class ServerConnection(asyncio.Protocol):
         if caller is None:
             return
         if state == _BODY and self._framing == _UNTIL_CLOSE and clean:
-            self._state = _DONE
+            self._state = _END[state]
             caller.post(Event.FINISHED)
         elif state == _BODY:
             caller.post(UPSTREAM_INCOMPLETE("The target closed the connection before its answer was complete."))
