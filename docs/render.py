@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from devhost_server import failures
+from devhost_server.doors import http1_states as client_side
 from devhost_server.failures import FLAGS, Failure, Retry
 from devhost_server.processes.drain import TRANSITIONS, Phase
+from devhost_server.states import diagram
+from devhost_server.upstream import http1_states as target_side
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _PART: Final = re.compile(r"(<!-- made: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,6 +41,16 @@ def drain() -> str:
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {Phase.SERVING.value}"]
     lines += [f"    {old.value} --> {new.value}: {cue.value}" for (old, cue), new in TRANSITIONS.items()]
     return "\n".join([*lines, f"    {Phase.STOPPED.value} --> [*]", "```"])
+
+
+def client_connection() -> str:
+    """Draw what a client's connection does."""
+    return "\n".join(["```mermaid", diagram(client_side.TRANSITIONS, client_side.State.IDLE), "```"])
+
+
+def target_connection() -> str:
+    """Draw what a connection to a target does."""
+    return "\n".join(["```mermaid", diagram(target_side.TRANSITIONS, target_side.State.IDLE), "```"])
 
 
 def layers() -> str:
@@ -67,6 +80,8 @@ def _peers() -> str:
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "errors": errors,
     "drain": drain,
+    "client-connection": client_connection,
+    "target-connection": target_connection,
     "layers": layers,
     "families": families,
     "unmet": unmet,

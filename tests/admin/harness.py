@@ -138,9 +138,9 @@ def client_of(listener: socket.socket) -> httpx.Client:
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         transport = httpx.HTTPTransport(uds=name)
-        return httpx.Client(base_url="http://localhost", transport=transport, trust_env=False, timeout=10)
+        return httpx.Client(base_url="http://localhost", transport=transport, trust_env=False, timeout=60)
     host = "127.0.0.1" if listener.family == socket.AF_INET else "[::1]"
-    return httpx.Client(base_url=f"http://{host}:{name[1]}", trust_env=False, timeout=10)
+    return httpx.Client(base_url=f"http://{host}:{name[1]}", trust_env=False, timeout=60)
 
 
 def answers(client: httpx.Client) -> bool:

@@ -9,7 +9,7 @@ from tests.support import request
 
 _CONNECTIONS, _ANSWER_SECONDS = 64, 0.05  # 1,280 answers a second at most
 _SECONDS = 4.0
-_SHARE, _TRIES = 0.7, 4
+_SHARE, _TRIES = 0.7, 8
 
 
 def test_a_flood_of_refusals_leaves_the_target_at_work(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from devhost_server.shared.board import Board
 from tests.admin.harness import Master, Served, answers, client_of, is_alive, running, seconds, served
 from tests.shared.boards import Shared
 from tests.support import RawClient, wait_until
+from tests.support.waiting import patient
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_it_has_a_title_and_gives_way_to_the_data_plane(gateway: Served) -> None
 def test_it_ends_within_a_second_when_told_to(gateway: Served) -> None:
     pid = gateway.master.control_pid
     os.kill(pid, signal.SIGQUIT)
-    assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < 1
+    assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < patient(1)
 
 
 def test_idle_and_half_sent_connections_do_not_hold_it(gateway: Served) -> None:
@@ -56,7 +57,7 @@ def test_idle_and_half_sent_connections_do_not_hold_it(gateway: Served) -> None:
         assert idle.read_response().status == 200
         half.send(b"GET /healthz HTTP/1.1\r\nHost: lo")
         os.kill(pid, signal.SIGQUIT)
-        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < 1
+        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < patient(1)
 
 
 def test_a_request_in_flight_is_answered_before_it_ends(shared: Shared) -> None:
@@ -70,7 +71,7 @@ def test_a_request_in_flight_is_answered_before_it_ends(shared: Shared) -> None:
             response = raw.read_response()
             assert (response.status, response.headers["content-type"]) == (503, "application/problem+json")
             assert response.complete
-        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < 1
+        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < patient(1)
 
 
 def test_a_reader_that_has_stopped_reading_does_not_hold_it(shared: Shared) -> None:
@@ -91,7 +92,7 @@ def test_a_reader_that_has_stopped_reading_does_not_hold_it(shared: Shared) -> N
                 raw.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             raw.fill(10)
             os.kill(pid, signal.SIGQUIT)
-            assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < 1.2
+            assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < patient(1.2)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_it_does_not_outlive_its_master(gateway: Served, busy: bool) -> None:
             raw.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         os.kill(gateway.master.pid, signal.SIGKILL)
         os.waitpid(gateway.master.pid, 0)
-        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < 1.2
+        assert seconds(lambda: wait_until(lambda: gone(pid), 5)) < patient(1.2)
     with socket.create_server(("127.0.0.1", port)):
         pass  # the port is free
 
