@@ -48,13 +48,20 @@ def test_the_picture_has_every_way(table: Any) -> None:
             assert f"{old.name.lower()} --> {new.name.lower()}: {cue.value}" in drawn
 
 
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: app.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
 # What may come from either end, whole, in pieces, or wrong, and the ends of both connections.
 FROM_CLIENT = [
     b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
-    b"GET /ws HTTP/1.1\r\nHost: app.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    UPGRADE,
     b"bo",
     b"4\r\nbody\r\n",
     b"0\r\n\r\n",
@@ -69,8 +76,7 @@ FROM_TARGET = [
     b"HTTP/1.1 200 OK\r\n\r\n",
     b"HTTP/1.1 204 No Content\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+    SWITCHING,
     b"ok",
     b"2\r\nok\r\n",
     b"0\r\n\r\n",
@@ -84,7 +90,22 @@ STEPS = st.one_of(
 
 
 def play(loopback: Loopback, what: str, data: bytes) -> None:
-    client, servers = loopback.client, loopback.loop.made
+    if what == "turn":
+        for _ in range(4):
+            loopback.loop.call_soon(loopback.loop.stop)
+            loopback.loop.run_forever()
+    play_client(loopback, what, data)
+    for server in loopback.loop.made:
+        if server.caller is None or server.transport.is_closing() or server._state == target_side.State.TUNNEL:
+            continue
+        if what == "target":
+            server.data_received(data)
+        elif what == "target ends":
+            server.eof_received()
+
+
+def play_client(loopback: Loopback, what: str, data: bytes) -> None:
+    client = loopback.client
     if what == "client" and not loopback.client_transport.closed:
         client.data_received(data)
     elif what == "client ends" and not loopback.client_transport.closed:
@@ -93,17 +114,6 @@ def play(loopback: Loopback, what: str, data: bytes) -> None:
         client.pause_writing()
     elif what == "client goes on" and client._write_paused:
         client.resume_writing()
-    elif what == "turn":
-        for _ in range(4):
-            loopback.loop.call_soon(loopback.loop.stop)
-            loopback.loop.run_forever()
-    for server in servers:
-        if server.transport.is_closing() or server._state in (target_side.State.TUNNEL, target_side.State.CLOSED):
-            continue
-        if what == "target" and server.caller is not None:
-            server.data_received(data)
-        elif what == "target ends" and server.caller is not None:
-            server.eof_received()
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))

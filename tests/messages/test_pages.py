@@ -29,7 +29,7 @@ from devhost_server.messages.pages import (
     presentable,
     render,
 )
-from devhost_server.upstream.target import _ADVICE
+from devhost_server.upstream.pool import _ADVICE
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
