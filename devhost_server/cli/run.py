@@ -12,6 +12,6 @@ def run() -> None:
     sources = chosen_sources()
     loaded = load_or_exit(sources)
     # Only now: what serves takes five times as long to import as what checks.
-    from devhost_server.processes import master  # noqa: PLC0415
+    from devhost_server.processes import start  # noqa: PLC0415
 
-    sys.exit(master.run(sources, loaded))
+    sys.exit(start.run(sources, loaded))

@@ -1,8 +1,9 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and how many workers that makes."""
 
 import math
 import os
 from pathlib import Path
+from typing import Literal
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -13,6 +14,11 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     cores = len(os.sched_getaffinity(0))
     quota = _quota_v2(cgroup / "cpu.max") or _quota_v1(cgroup / "cpu")
     return max(1, min(cores, math.ceil(quota)) if quota is not None else cores)
+
+
+def worker_count(option: int | Literal["auto"]) -> int:
+    """Return how many workers the option `server.workers` asks for."""
+    return available_cores() if option == "auto" else option
 
 
 def _quota_v2(file: Path) -> float | None:

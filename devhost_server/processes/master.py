@@ -6,42 +6,30 @@ returns at once, so that a signal is never kept waiting.
 """
 
 import contextlib
-import gc
 import logging
 import os
-import resource
-import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn
 
 import setproctitle
 
-from devhost_server import __version__, echo
-from devhost_server.admin.guard import Keys, own_names
-from devhost_server.config import Loaded, Settings, Sources
 from devhost_server.forks import hold_signals, release_signals
 from devhost_server.observe import logs
-from devhost_server.observe.access_log import AccessLogError, check_destination, keep_open
-from devhost_server.options import Bind, parse_bind
-from devhost_server.processes import control
+from devhost_server.observe.access_log import AccessLogError
 from devhost_server.processes.arbiter import Arbiter, BaseApplication, systemd
 from devhost_server.processes.companions import Backoff, Companion
-from devhost_server.processes.cores import available_cores
+from devhost_server.processes.cores import worker_count
 from devhost_server.processes.drain import Cue, Phase, advance, receipt
-from devhost_server.processes.identity import Identity, IdentityError
+from devhost_server.processes.identity import Identity
+from devhost_server.processes.listeners import Listeners, address_of
 from devhost_server.processes.liveness import Patience, Watchdog
-from devhost_server.processes.preload import preload
 from devhost_server.processes.reload import Reloader, Report
 from devhost_server.processes.worker import GatewayWorker
-from devhost_server.shared.board import RESTART_REASONS, Board, Capacity, Scoreboard, Slot, WorkerState
-from devhost_server.shared.publication import Publication
-from devhost_server.sockets.listeners import BACKLOG, ListenError, give_up, listen_all
+from devhost_server.shared.board import RESTART_REASONS, Board, Scoreboard, Slot, WorkerState
+from devhost_server.sockets.listeners import give_up
 
 _log = logging.getLogger("devhost_server.processes.master")
 
@@ -59,38 +47,6 @@ _KILL_AFTER: Final = 1.5
 _YOUNG_WORKER: Final = 1.0
 # Workers that fail to boot before one has ever been ready: after so many the configuration or the machine is at fault.
 _BOOT_FAILURES_MAX: Final = 3
-_CAPACITY_MIN: Final = 1024
-
-
-class GatewayApplication(BaseApplication):  # type: ignore[misc] # gunicorn is not typed
-    """What gunicorn calls the application: here, what the workers find after the fork."""
-
-    def __init__(self, settings: Settings, scoreboard: Scoreboard, publication: Publication, workers: int) -> None:
-        self._settings = settings
-        self._workers = workers
-        self.scoreboard = scoreboard
-        self.publication = publication
-        super().__init__(prog="devhost-server")
-
-    def load_config(self) -> None:
-        """Set gunicorn's options; all its other options are off or without effect here."""
-        for name, value in {
-            "bind": list(self._settings.server.bind),
-            "workers": self._workers,
-            "worker_class": GatewayWorker,
-            "backlog": BACKLOG,
-            "control_socket_disable": True,
-            "reuse_port": False,
-            "proc_name": "devhost-server",
-            "logger_class": logs.ArbiterLog,
-            "pre_fork": Master.before_fork,
-            "post_fork": Master.after_fork,
-            "child_exit": Master.after_exit,
-        }.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> None:
-        """Load nothing: a worker serves what has been published."""
 
 
 class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
@@ -98,9 +54,10 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
 
     def __init__(
         self,
-        application: GatewayApplication,
+        application: BaseApplication,
+        scoreboard: Scoreboard,
         reloader: Reloader,
-        sockets: "Sockets",
+        listeners: Listeners,
         companions: list[Companion],
         identity: Identity | None = None,
         heartbeat: float = HEARTBEAT,
@@ -109,13 +66,13 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         now = time.monotonic()
         self._patience = Patience(heartbeat, now)
         self._watchdog = Watchdog.of(os.environ, os.getpid(), now)
-        self.LISTENERS = list(sockets.public)
+        self.LISTENERS = list(listeners.public)
         self.phase = Phase.SERVING
-        self._board = application.scoreboard.board
-        self._scoreboard = application.scoreboard
+        self._board = scoreboard.board
+        self._scoreboard = scoreboard
         self._reloader = reloader
         self._workers_option = reloader.settings.server.workers
-        self._sockets = sockets
+        self._listeners = listeners
         self._companions = companions
         self._identity = identity
         self._asked = {Board.HUPS_ASKED: 0, Board.TERMS_ASKED: 0}
@@ -252,7 +209,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
     @staticmethod
     def after_fork(master: "Master", worker: GatewayWorker) -> None:
         """Close what is not the business of a worker, and be nobody that it need not be."""
-        for listener in master._sockets.private:
+        for listener in master._listeners.private:
             listener.close()
         if master._identity is not None:
             master._identity.become(dumpable=True)  # else the metrics could not count its descriptors
@@ -361,7 +318,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             self._ready_once = True
         if len(states) >= self.num_workers and all(state == WorkerState.READY for state in states):
             self._announced = True
-            addresses = ", ".join(map(_address_of, self.LISTENERS))
+            addresses = ", ".join(map(address_of, self.LISTENERS))
             admin = self._reloader.settings.admin.bind
             logs.milestones.info("%s", _readiness(len(states), addresses, admin))
             systemd.sd_notify(f"READY=1\nMAINPID={self.pid}\nSTATUS=serving {addresses}", self.log)
@@ -432,7 +389,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
         logs.configure(settings.log)
         if settings.server.workers != self._workers_option:  # else what TTIN and TTOU have made of it stays
             self._workers_option = settings.server.workers
-            self._want_workers(_workers(settings))
+            self._want_workers(worker_count(settings.server.workers))
         _log.info("reloaded: every worker serves generation %d (%.0f ms)", report.generation, report.duration_ms)
 
     def _want_workers(self, wanted: int) -> None:
@@ -534,7 +491,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is not typed
             while any(companion.pid for companion in self._companions) and time.monotonic() < until:
                 self.reap_workers()
                 time.sleep(_BUSY_WAIT)
-        for listener in self._sockets.private:
+        for listener in self._listeners.private:
             give_up(listener)
 
 
@@ -559,169 +516,3 @@ def _restart_reason(worker: GatewayWorker, status: int, *, left: bool, booting: 
 def _readiness(workers: int, addresses: str, admin: str | None) -> str:
     serving = "1 worker serves" if workers == 1 else f"{workers} workers serve"
     return f"ready: {serving} {addresses}, admin {'off' if admin is None else f'on {admin}'}"
-
-
-def _address_of(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    return Bind(host=name[0], port=name[1]).described
-
-
-def _raise_file_limit() -> None:
-    """Take as many file descriptors as we are allowed: a connection takes one on either side."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _capacity(settings: Settings, workers: int) -> Capacity:
-    """Return a capacity of twice the workers and four times the configuration: memory is spent only on use."""
-    targets = sum(len(upstream.targets) for upstream in settings.upstreams.values())
-    return Capacity(
-        slots=max(2 * workers, 16),
-        routes=max(4 * len(settings.routes), _CAPACITY_MIN),
-        upstreams=max(4 * len(settings.upstreams), _CAPACITY_MIN),
-        targets=max(4 * targets, _CAPACITY_MIN),
-    )
-
-
-def _workers(settings: Settings) -> int:
-    workers = settings.server.workers
-    return available_cores() if workers == "auto" else workers
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """What the gateway listens on. Each process closes what belongs to the others."""
-
-    public: tuple[socket.socket, ...]
-    admin: socket.socket | None
-    echo: socket.socket | None
-
-    @classmethod
-    def listen(cls, settings: Settings) -> Self:
-        """Listen on every address or on none. Raises `ListenError`."""
-        public = settings.server.bind
-        admin = settings.admin.bind
-        echo_bind = settings.echo.bind if settings.echo is not None else None
-        others = [bind for bind in (admin, echo_bind) if bind is not None]
-        private = [] if admin is None else [parse_bind(admin)]
-        listeners = listen_all(map(parse_bind, (*public, *others)), private)
-        return cls(
-            tuple(listeners[: len(public)]),
-            listeners[len(public)] if admin is not None else None,
-            listeners[-1] if echo_bind is not None else None,
-        )
-
-    @property
-    def private(self) -> tuple[socket.socket, ...]:
-        """What is not for the workers."""
-        return tuple(listener for listener in (self.admin, self.echo) if listener is not None)
-
-    def close_but(self, mine: socket.socket | None) -> None:
-        """Close everything in this process but one."""
-        for listener in (*self.public, *self.private):
-            if listener is not mine:
-                listener.close()
-
-
-def _companions(
-    settings: Settings,
-    scoreboard: Scoreboard,
-    publication: Publication,
-    sockets: Sockets,
-    identity: Identity | None,
-) -> list[Companion]:
-    """Make what runs beside the workers."""
-    admin = settings.admin
-    keys, names = Keys.of(admin.token, admin.tokens), own_names(admin.bind, admin.hosts)
-    context = control.ControlContext(scoreboard, publication, sockets.admin, keys, names, __version__, os.getpid())
-
-    def run_control() -> None:
-        sockets.close_but(sockets.admin)
-        if identity is not None:
-            identity.become()
-        control.run(context)
-
-    def run_echo() -> None:
-        sockets.close_but(sockets.echo)
-        if identity is not None:
-            identity.become()
-        if sockets.echo is not None:
-            echo.serve(sockets.echo, parent=context.master_pid)
-
-    companions = [Companion("control", run_control)]
-    return companions if sockets.echo is None else [*companions, Companion("echo", run_echo)]
-
-
-def _identity(user: str | None) -> Identity | None:
-    """Return whom the other processes are to become, None if that is nobody else. Raises `IdentityError`."""
-    if user is None or os.geteuid():
-        return None
-    try:
-        return Identity.find(user)
-    except IdentityError as error:
-        raise IdentityError(f"server.user: {error}") from None
-
-
-def _say_who_runs(user: str | None) -> None:
-    if user is None and not os.geteuid():
-        _log.info(
-            "running as root: whoever takes over any of these processes has the machine; set server.user to the user "
-            "that workers and the admin listener are to become"
-        )
-    elif user is not None and os.geteuid():
-        _log.warning("server.user is ignored: only what was started as root can become %s", user)
-
-
-def _prepare_log(identity: Identity | None, destination: str | None) -> None:
-    """See to it that workers can open the access log, or find it open. Raises `AccessLogError`.
-
-    As their user first: a file that root makes is one that they could not open.
-    """
-    if identity is not None and identity.can(lambda: check_destination(destination)):
-        return
-    check_destination(destination)
-    if identity is not None:
-        keep_open(destination)
-        _log.warning(
-            "log.access: %s may not open %s, so root has opened it: workers that run cannot follow a rotation; "
-            "give the folder to %s",
-            identity.name,
-            destination,
-            identity.name,
-        )
-
-
-def run(sources: Sources, loaded: Loaded, *, heartbeat: float = HEARTBEAT) -> int:
-    """Run a gateway in the foreground until it is stopped; return the exit code.
-
-    `heartbeat` is how many seconds a worker may be silent before it is taken for hanging.
-    """
-    settings = loaded.settings
-    logs.configure(settings.log)
-    _raise_file_limit()
-    try:
-        identity = _identity(settings.server.user)
-        prepare_log = partial(_prepare_log, identity)
-        prepare_log(settings.log.access)
-        sockets = Sockets.listen(settings)
-    except (AccessLogError, IdentityError, ListenError) as error:
-        _log.error("%s", error)
-        return EXIT_FAILED
-    workers = _workers(settings)
-    scoreboard = Scoreboard(_capacity(settings, workers))
-    publication = Publication(scoreboard)
-    scoreboard.board[Board.STARTED_AT] = time.time_ns() // 1000
-    reloader = Reloader(sources, loaded, secrets.token_hex(4), scoreboard, publication, prepare_log)
-    application = GatewayApplication(settings, scoreboard, publication, workers)
-    companions = _companions(settings, scoreboard, publication, sockets, identity)
-    master = Master(application, reloader, sockets, companions, identity, heartbeat)
-    preload()
-    _say_who_runs(settings.server.user)
-    # What is loaded by now is never collected again, so the pages it lies on stay shared with every fork.
-    gc.collect()
-    gc.freeze()
-    return master.run()

@@ -131,11 +131,11 @@ def test_a_user_that_is_not_there_ends_the_start(tmp_path: Path, user: str) -> N
 def test_who_is_not_root_cannot_become_another() -> None:
     code = """
         import os
-        from devhost_server.processes import master
+        from devhost_server.processes import start
         os.setresuid(1, 1, 1)
-        print(master._identity("nobody"), master._identity("1:1"), master._identity(None))
-        master._say_who_runs("nobody")
-        master._say_who_runs(None)
+        print(start._identity("nobody"), start._identity("1:1"), start._identity(None))
+        start._say_who_runs("nobody")
+        start._say_who_runs(None)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "None None None\n"

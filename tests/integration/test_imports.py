@@ -205,9 +205,9 @@ def test_packages_that_are_moved_away_are_not_missed(tmp_path: Path) -> None:
 def test_the_httpx_door_finds_everything_there() -> None:
     code = """
         import asyncio, sys
-        from devhost_server.processes import master
+        from devhost_server.processes import start
         from devhost_server.upstream.client import UpstreamPool
-        master.preload()
+        start.preload()
 
         async def ask():
             client = UpstreamPool(lambda name: None).client()

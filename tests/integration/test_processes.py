@@ -352,10 +352,10 @@ class ImpatientGateway(EchoGateway):
 
     CODE = """
         import sys
-        from devhost_server.processes import master
+        from devhost_server.processes import start
         from devhost_server.config import Sources, load
         sources = Sources.from_options("dev", None, [sys.argv[2]])
-        sys.exit(master.run(sources, load(sources), heartbeat=float(sys.argv[1])))
+        sys.exit(start.run(sources, load(sources), heartbeat=float(sys.argv[1])))
     """
 
     def __init__(self, heartbeat: float, workers: int = 2) -> None:

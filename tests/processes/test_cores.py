@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from devhost_server.processes.cores import available_cores
+from devhost_server.processes.cores import available_cores, worker_count
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -65,3 +65,8 @@ def test_cgroup_2_counts_where_both_are(tmp_path: Path) -> None:
 def test_without_any_cgroup_affinity_decides(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == HERE
     assert 1 <= available_cores() <= HERE
+
+
+def test_workers_are_as_many_as_asked_for_or_as_there_are_cores() -> None:
+    assert worker_count(3) == 3
+    assert worker_count("auto") == available_cores()
