@@ -12,10 +12,9 @@ from typing import Any, Final, cast
 from devhost_server.config import Sources, load
 from devhost_server.doors.http1 import ClientConnection
 from devhost_server.gateway import Gateway
-from devhost_server.observe.access_log import AccessLog
+from devhost_server.processes.serving import Serving
 from devhost_server.shared.board import Capacity, Scoreboard
-from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, target_key
-from devhost_server.timing.deadlines import Wheel
+from devhost_server.snapshot import UNROUTED, Blocks, Document, target_key
 from devhost_server.upstream.http1 import ServerConnection
 from tests.benchmarks.messages import ANSWER, SMALL
 
@@ -108,11 +107,10 @@ class Loopback:
         targets = [target_key(name, target["url"]) for name, up in upstreams.items() for target in up["targets"]]
         blocks = Blocks(_numbered([UNROUTED, *settings["routes"]]), _numbered(upstreams), _numbered(targets))
         self.board = Scoreboard(Capacity(1, len(blocks.routes), len(upstreams), len(targets)))
-        wheel = Wheel(self.loop.time)
         document = Document(1, "dev", "cafe1234", settings, blocks)
-        snapshot = self.loop.run_until_complete(Builder(self.board, 0, wheel).build(document, None))
-        self.log = AccessLog(log, self.board.row(0), 0)
-        self.gateway = Gateway(self.board, 0, snapshot, self.log, wheel, self.loop.call_soon)
+        self.serving = Serving(self.board, 0, document.text, clock=self.loop.time, soon=self.loop.call_soon)
+        self.loop.run_until_complete(self.serving.start())
+        self.gateway = self.serving.gateway
         self.gateway.clients.listen({LISTENER: 0})
         self.gateway.admission.room = sys.maxsize  # there are no turns here
         self.client, self.client_transport = self.connect()
@@ -146,8 +144,8 @@ class Loopback:
         return self.client_transport.sent
 
     def close(self) -> None:
-        """End the log and the loop; there is nothing else."""
-        self.log.close()
+        """End what is served, and the loop."""
+        self.loop.run_until_complete(self.serving.close())
         self.loop.close()
 
     async def _fill(self, idle: int) -> ServerConnection:
