@@ -84,7 +84,8 @@ class Serving:
         self._builder = Builder(scoreboard, slot, self._wheel)
         self._reloading: asyncio.Task[None] | None = None
         self._reopened = self._board[Board.REOPEN_LOGS]
-        self._retired: list[Upstream] = []  # gone from the configuration, with exchanges still in flight
+        self._retired: set[Upstream] = set()  # gone from the configuration, with exchanges still in flight
+        self._round: tuple[Upstream, ...] = ()  # those that are looked after in this second
 
     def __repr__(self) -> str:
         return f"<Serving slot={self._slot} generation={self._row[Slot.GENERATION]}>"
@@ -95,6 +96,7 @@ class Serving:
         options = snapshot.settings.log
         log = AccessLog(options.access, self._row, self._slot, json=options.format == "json")
         self.gateway = Gateway(self._scoreboard, self._slot, snapshot, log, self._wheel, self._soon)
+        self._round = self._upstreams
         # Something may have been published while this was being built: whoever is new begins with the latest.
         while self._is_behind:
             await self.reload()
@@ -125,14 +127,18 @@ class Serving:
         if self._board[Board.REOPEN_LOGS] != self._reopened:
             self._reopened = self._board[Board.REOPEN_LOGS]
             self.gateway.accounts.log.reopen()
-        if self.ticks % SECOND_TICKS == 0:
-            self._each_second()
+        turn = self.ticks % SECOND_TICKS
+        if not turn:
+            self.gateway.clients.write_connections()
+            self._round = self._upstreams
+        self._look_after(self._round[turn::SECOND_TICKS])
 
-    def _each_second(self) -> None:
-        self.gateway.clients.write_connections()
-        for upstream in self._upstreams:
+    def _look_after(self, upstreams: tuple[Upstream, ...]) -> None:
+        """Do what each upstream wants once a second. Of thousands, each tick takes its share."""
+        for upstream in upstreams:
             upstream.each_second()
-        self._retired = [upstream for upstream in self._retired if not upstream.quiet]
+            if upstream in self._retired and upstream.quiet:
+                self._retired.discard(upstream)
 
     @property
     def _upstreams(self) -> tuple[Upstream, ...]:
@@ -197,11 +203,12 @@ class Serving:
         for name, upstream in previous.upstreams.items():
             if snapshot.upstreams.get(name) is not upstream:
                 self._retire(upstream)
+        self._round = self._upstreams
 
     def _retire(self, upstream: Upstream) -> None:
         """Close its idle connections now, and those in use as they become idle; it is looked after until then."""
         upstream.retire()
-        self._retired.append(upstream)
+        self._retired.add(upstream)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
