@@ -10,7 +10,7 @@ Paths are compared in one normal form, see `devhost_server.messages.paths`; what
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -120,19 +120,26 @@ class _HostRoutes(Generic[R]):
 
     __slots__ = ("depth", "only", "paths")
 
-    def __init__(self, entries: Sequence[tuple[RouteMatch, R]]) -> None:
+    def __init__(self) -> None:
         self.paths: dict[bytes, tuple[_Candidate[R], ...]] = {}
         self.depth = 0  # of the deepest prefix, in segments: what bounds the work for one request
+        self.only: R | None = None
+
+    def filling(self, entries: Sequence[tuple[RouteMatch, R]]) -> Iterator[None]:
+        """Take the routes in, pausing after every path."""
         grouped: dict[bytes, list[tuple[RouteMatch, R]]] = defaultdict(list)
         for match, route in entries:
             grouped[_prefix(match.path)].append((match, route))
+            yield
         for prefix, group in grouped.items():
             group.sort(key=lambda entry: -entry[0].conditions)
-            self.paths[prefix] = tuple(_Candidate(match, route) for match, route in group)
+            self.paths[prefix] = tuple([_Candidate(match, route) for match, route in group])
             self.depth = max(self.depth, prefix.count(b"/"))
+            yield
         # The common host has one unconditional route for every path: nothing is left to compare.
         sole = self.paths.get(b"", ()) if len(self.paths) == 1 else ()
-        self.only: R | None = sole[0].route if len(sole) == 1 and not (sole[0].methods or sole[0].headers) else None
+        if len(sole) == 1 and not (sole[0].methods or sole[0].headers):
+            self.only = sole[0].route
 
     def find(self, path: bytes, method: bytes, header: Callable[[bytes], bytes | None]) -> R | None:
         ends: list[int] = []
@@ -155,18 +162,29 @@ class RouteTable(Generic[R]):
 
     __slots__ = ("_any", "_deep", "_exact", "_seen", "_single")
 
-    def __init__(self, entries: Iterable[tuple[RouteMatch, R]]) -> None:
-        grouped: dict[str, list[tuple[RouteMatch, R]]] = defaultdict(list)
-        for match, route in entries:
-            for host in dict.fromkeys(match.hosts):
-                grouped[host].append((match, route))
+    def __init__(self, entries: Iterable[tuple[RouteMatch, R]] = ()) -> None:
         self._exact: dict[bytes, _HostRoutes[R]] = {}
         self._single: dict[bytes, _HostRoutes[R]] = {}
         self._deep: dict[bytes, _HostRoutes[R]] = {}
         self._any: _HostRoutes[R] | None = None
         self._seen: dict[bytes, tuple[_HostRoutes[R], ...]] = {}
+        for _ in self.filling(entries):
+            pass
+
+    def filling(self, entries: Iterable[tuple[RouteMatch, R]]) -> Iterator[None]:
+        """Take the routes of an empty table in, pausing every few microseconds, for who has something else to do.
+
+        The table may be used when this has ended.
+        """
+        grouped: dict[str, list[tuple[RouteMatch, R]]] = defaultdict(list)
+        for match, route in entries:
+            for host in dict.fromkeys(match.hosts):
+                grouped[host].append((match, route))
+            yield
         for host, group in grouped.items():
-            self._place(host, _HostRoutes(group))
+            routes: _HostRoutes[R] = _HostRoutes()
+            yield from routes.filling(group)
+            self._place(host, routes)
 
     def _place(self, host: str, routes: _HostRoutes[R]) -> None:
         if host == "*":

@@ -14,7 +14,7 @@ from devhost_server.config.models import Settings
 from devhost_server.exchange import Exchange
 from devhost_server.route import Route
 from devhost_server.shared.board import Capacity, Scoreboard
-from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, Snapshot, match_of, target_key
+from devhost_server.snapshot import UNROUTED, Blocks, Builder, Document, Outline, Snapshot, match_of, target_key
 from devhost_server.timing.deadlines import Wheel
 
 ROUTES: dict[str, Any] = {
@@ -60,7 +60,7 @@ class Worker:
         self.builder = Builder(self.scoreboard, slot, Wheel(lambda: 0.0))
 
     def build(self, published: Document, previous: Snapshot | None = None) -> Snapshot:
-        return asyncio.run(self.builder.build(published, previous))
+        return asyncio.run(self.builder.build(Outline.read(published.text()), previous))
 
 
 def answer(snapshot: Snapshot, host: bytes, target: bytes, method: bytes = b"GET", **headers: bytes) -> Route | None:
@@ -92,6 +92,20 @@ def test_any_names_and_numbers_survive(generation: int, name: str, numbers: dict
     except orjson.JSONEncodeError:
         return  # lone surrogates, which no YAML file can hold
     assert Document.parse(text) == published
+
+
+def test_a_published_text_has_a_line_for_every_part() -> None:
+    published = document()
+    outline = Outline.read(published.text())
+    assert [len(outline.upstreams), len(outline.routes)] == [len(UPSTREAMS), len(ROUTES)]
+    settings = outline.document.settings
+    assert (settings["upstreams"], settings["routes"]) == ({}, {})
+    assert outline.document.blocks == published.blocks
+
+
+def test_an_outline_needs_what_a_document_wrote() -> None:
+    with pytest.raises(ValueError, match="not in list"):
+        Outline.read(orjson.dumps(document()))
 
 
 # --- what is built ---------------------------------------------------------------------------------------------------
@@ -224,6 +238,41 @@ def test_what_did_not_change_stays_alive() -> None:
     assert answer(before, b"x", b"/y") is None
 
 
+def test_equal_parts_of_two_documents_are_the_same_objects() -> None:
+    worker = Worker()
+    before = worker.build(document())
+    routes = ROUTES | {"web": ROUTES["web"] | {"owner": "team-web"}}
+    after = worker.build(document(routes, generation=2), before)
+    same = {name for name, options in after.settings.routes.items() if options is before.settings.routes[name]}
+    assert same == {"api", "get", "ping"}
+    assert all(options is before.settings.upstreams[name] for name, options in after.settings.upstreams.items())
+    for host, path, kept in ((b"api.localhost", b"/v1", True), (b"x", b"/ping", True), (b"web.localhost", b"/", False)):
+        assert (answer(after, host, path) is answer(before, host, path)) is kept
+
+
+def test_a_route_goes_to_the_upstream_of_its_own_snapshot() -> None:
+    worker = Worker()
+    before = worker.build(document())
+    after = worker.build(document(upstreams=changed("web.pass_host", value=True), generation=2), before)
+    route = answer(after, b"web.localhost", b"/")
+    assert route is not None
+    assert route.upstream is after.upstreams["web"] is not before.upstreams["web"]
+    assert after.settings.routes["web"] is before.settings.routes["web"]
+
+
+def test_a_route_that_moved_or_missed_a_generation_remembers_nothing_of_its_cells() -> None:
+    worker = Worker()
+    before = worker.build(document())
+    route = answer(before, b"web.localhost", b"/")
+    missed = worker.build(document(generation=3), before)
+    assert answer(missed, b"web.localhost", b"/") is not route
+    moved = document(generation=2)
+    blocks = Blocks(dict(moved.blocks.routes) | {"web": 77}, moved.blocks.upstreams, moved.blocks.targets)
+    after = answer(worker.build(Document(2, "dev", "1a2b3c4d", moved.settings, blocks), before), b"web.localhost", b"/")
+    assert after is not None
+    assert after.cell == worker.scoreboard.route_at(77)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -277,7 +326,7 @@ def test_building_leaves_the_loop_its_turns() -> None:
                 await asyncio.sleep(0)
 
         counting = asyncio.create_task(count())
-        snapshot = await Worker().builder.build(published, None)
+        snapshot = await Worker().builder.build(Outline.read(published.text()), None)
         counting.cancel()
         return snapshot
 

@@ -23,7 +23,7 @@ from devhost_server.observe.access_log import AccessLog, AccessLogError
 from devhost_server.observe.options import LogOptions
 from devhost_server.processes.drain import Spread
 from devhost_server.shared.board import Board, Scoreboard, Slot
-from devhost_server.snapshot import Builder, Document, Snapshot
+from devhost_server.snapshot import Builder, Outline, Snapshot
 from devhost_server.timing.deadlines import TICK, LivedTime, Soon, Wheel
 from devhost_server.upstream.upstream import Upstream
 
@@ -92,7 +92,7 @@ class Serving:
 
     async def start(self) -> None:
         """Serve what is published. Raises what makes it impossible: there is no older document to go on with."""
-        snapshot = await self._builder.build(await self._document(), None)
+        snapshot = await self._builder.build(await self._outline(), None)
         options = snapshot.settings.log
         log = AccessLog(options.access, self._row, self._slot, json=options.format == "json")
         self.gateway = Gateway(self._scoreboard, self._slot, snapshot, log, self._wheel, self._soon)
@@ -155,11 +155,12 @@ class Serving:
         """Whether there is a generation that is neither served nor rejected."""
         return self._board[Board.GENERATION] > max(self._row[Slot.GENERATION], self._row[Slot.REJECTED])
 
-    async def _document(self) -> Document:
+    async def _outline(self) -> Outline:
         while True:
             text = self._read()
             if text is not None:
-                return Document.parse(text)
+                await asyncio.sleep(0)  # reading megabytes takes a while, and so does what follows
+                return Outline.read(text)
             await asyncio.sleep(TICK)
 
     def _begin_reload(self) -> asyncio.Task[None]:
@@ -171,10 +172,10 @@ class Serving:
         """Build what has been published and serve it; the old snapshot serves on until the new one is complete."""
         generation = self._board[Board.GENERATION]
         try:
-            document = await self._document()
-            generation = document.generation
+            outline = await self._outline()
+            generation = outline.document.generation
             previous = self.gateway.snapshot
-            snapshot = await self._builder.build(document, previous)
+            snapshot = await self._builder.build(outline, previous)
             self._swap(previous, snapshot, self._log_for(snapshot, previous))
         except AccessLogError as error:
             _log.error("worker %d: generation %d cannot be served: %s", self._slot, generation, error)

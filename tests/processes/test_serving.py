@@ -8,12 +8,12 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import orjson
 import pytest
 import uvloop
 
@@ -25,6 +25,7 @@ from devhost_server.processes.reload import Reloader
 from devhost_server.processes.serving import Serving
 from devhost_server.shared.board import Board, Capacity, Scoreboard, Slot, TargetCell, WorkerState
 from devhost_server.shared.publication import Document, Publication
+from devhost_server.snapshot import Document as Published
 from tests.support.waiting import patient
 
 
@@ -264,23 +265,27 @@ def nonsense(_: Embedded) -> bytes:
     return b"{"
 
 
-def invalid(site: Embedded) -> bytes:
+def changed(site: Embedded, section: str, key: str, value: Any) -> bytes:
     text = site.publication.read(Document.SNAPSHOT)
     assert text is not None
-    document = json.loads(text) | {"generation": 2}
-    document["settings"]["server"]["limits"]["connections"] = "many"
-    return json.dumps(document).encode()
+    document = Published.parse(text)
+    document.settings[section][key] = value
+    return replace(document, generation=2).text()
+
+
+def invalid(site: Embedded) -> bytes:
+    return changed(site, "server", "limits", {"connections": "many"})
+
+
+def invalid_route(site: Embedded) -> bytes:
+    return changed(site, "routes", "site", {"name": "site"})
 
 
 def unwritable(site: Embedded) -> bytes:
-    text = site.publication.read(Document.SNAPSHOT)
-    assert text is not None
-    document = json.loads(text) | {"generation": 2}
-    document["settings"]["log"]["access"] = "/nowhere/at/all.log"
-    return json.dumps(document).encode()
+    return changed(site, "log", "access", "/nowhere/at/all.log")
 
 
-@pytest.mark.parametrize("document", [nonsense, invalid, unwritable])
+@pytest.mark.parametrize("document", [nonsense, invalid, invalid_route, unwritable])
 def test_a_document_that_cannot_be_served_is_told_and_the_one_before_goes_on(
     tmp_path: Path, complaints: list[str], document: Callable[[Embedded], bytes]
 ) -> None:
@@ -310,7 +315,7 @@ def test_the_first_document_has_to_be_sound(tmp_path: Path) -> None:
     async def scene() -> None:
         site = Embedded(tmp_path, to(site={"respond": {"status": 204}}))
         site.publication.write(Document.SNAPSHOT, b"{")
-        with pytest.raises(orjson.JSONDecodeError):
+        with pytest.raises(ValueError, match="not in list"):
             await site.serving.start()
 
     play(scene)
