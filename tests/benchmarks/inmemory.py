@@ -116,7 +116,7 @@ class Loopback:
         self.client, self.client_transport = self.connect()
         self.server = self.loop.run_until_complete(self._fill(idle))
         self.server_transport = cast("MemoryTransport", self.server.transport)
-        self.target = snapshot.upstreams["app"].targets[0]
+        self.target = self.gateway.snapshot.upstreams["app"].targets[0]
 
     @property
     def app(self) -> Gateway:
