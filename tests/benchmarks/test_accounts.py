@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 import prometheus_client
@@ -19,6 +19,7 @@ from devhost_server.accounting import Accounts
 from devhost_server.exchange import Exchange
 from devhost_server.observe.access_line import quoted
 from devhost_server.observe.access_log import AccessLog
+from devhost_server.route import Route
 from devhost_server.secrecy import without_secrets
 from devhost_server.shared.board import (
     BUCKETS,
@@ -182,7 +183,7 @@ class Books:
     """All that is counted of an exchange, without its log line."""
 
     def __init__(self, row: memoryview) -> None:
-        self.accounts = Accounts(row, AccessLog(None, row, 0), cast("Any", None), lambda end_turn: None)
+        self.accounts = Accounts(row, AccessLog(None, row, 0), Route("-", 0), lambda end_turn: None)
 
     def count(self, x: Exchange) -> None:
         if x.route is not None:
